@@ -1,0 +1,85 @@
+"""The seam: everything that the gateway may use of an engine. Importing it imports no torch."""
+
+from __future__ import annotations
+
+from engine.types import (
+    ALL_TAGS,
+    CheckpointError,
+    Delta,
+    DeviceError,
+    DType,
+    Engine,
+    EngineError,
+    EngineOptions,
+    Estimate,
+    FinishReason,
+    Footprint,
+    GenerateRequest,
+    Level,
+    MemoryState,
+    ModelInfo,
+    OutOfMemory,
+    Progress,
+    RequestError,
+    SamplingParams,
+    Tag,
+    TransitionReport,
+)
+
+__all__ = [
+    "ALL_TAGS",
+    "CheckpointError",
+    "DType",
+    "Delta",
+    "DeviceError",
+    "Engine",
+    "EngineError",
+    "EngineOptions",
+    "Estimate",
+    "FinishReason",
+    "Footprint",
+    "GenerateRequest",
+    "Level",
+    "MemoryState",
+    "ModelInfo",
+    "OutOfMemory",
+    "Progress",
+    "RequestError",
+    "SamplingParams",
+    "Tag",
+    "TransitionReport",
+    "estimate",
+    "memory",
+    "open",
+]
+
+
+def open(path: str, device: str = "auto", options: EngineOptions | None = None) -> Engine:
+    """Open the checkpoint at ``path`` (a directory, or a hub id) for ``device``.
+
+    Reads config, tokenizer and template (downloading just these for a hub id), never weights. Blocking:
+    call it off the loop. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    Raises CheckpointError.
+    """
+    from engine.engine import TorchEngine
+
+    return TorchEngine(path, device, options or EngineOptions())
+
+
+def estimate(path: str, options: EngineOptions | None = None) -> Estimate | None:
+    """What the checkpoint would take, from headers alone; None for a hub id that is not here yet.
+
+    Raises CheckpointError for a directory that cannot be served.
+    """
+    from engine.checkpoint import estimate_checkpoint
+
+    return estimate_checkpoint(path, options or EngineOptions())
+
+
+def memory(device: str = "cpu") -> MemoryState:
+    """The memory of ``device`` as it is now. Only a CUDA device imports torch for this."""
+    if device in ("cpu", "auto"):
+        from engine.memory.system import host_memory
+
+        return host_memory()
+    raise EngineError(f"no such device here: {device}")

@@ -1,0 +1,242 @@
+"""What crosses the seam between the gateway and an engine.
+
+Plain data and one protocol, no torch: the gateway is written against this module alone, so tests put a
+fake engine behind it, and an engine in another process would fit in the same place. Sizes are in bytes
+and durations in seconds, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Level = Literal[1, 2]
+Tag = Literal["weights", "kv_cache"]
+DType = Literal["auto", "bfloat16", "float16", "float32"]
+FinishReason = Literal["stop", "length"]
+
+ALL_TAGS: frozenset[Tag] = frozenset({"weights", "kv_cache"})
+
+
+class EngineError(Exception):
+    """Something that an engine could not do. The message is for the operator and may name files."""
+
+
+class CheckpointError(EngineError):
+    """The checkpoint's files are missing, changed, malformed or of an unsupported kind.
+
+    ``reason`` says so without a path of the server, for the client.
+    """
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason or "the model's checkpoint cannot be read"
+
+
+class OutOfMemory(EngineError):
+    """Memory that was asked for is not there; nothing was taken."""
+
+    def __init__(self, needed: int, available: int) -> None:
+        super().__init__(f"{needed / 2**20:.0f} MiB needed, {available / 2**20:.0f} MiB available")
+        self.needed = needed
+        self.available = available
+
+
+class DeviceError(EngineError):
+    """The device itself failed; no engine on it can go on in this process."""
+
+
+class RequestError(EngineError):
+    """A request that this model can never serve, whatever its state. ``param`` names the culprit."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How a checkpoint is to be served."""
+
+    dtype: DType = "auto"
+    max_model_len: int | None = None
+    """Tokens of prompt and answer together; None: what the checkpoint says."""
+    max_running: int = 64
+    """Sequences decoded together."""
+    kv_limit: int | None = None
+    """Most bytes that the KV cache may ever hold; None: only what max_running and max_model_len say."""
+    revision: str = "main"
+    """Branch, tag or commit, for a hub id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a checkpoint would take, from its headers alone."""
+
+    weights_bytes: int
+    kv_bytes_per_token: int
+    max_model_len: int
+    architecture: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """What is known of a model without its weights."""
+
+    kind: Literal["generate"]
+    architecture: str
+    dtype: str
+    max_model_len: int
+    vocab_size: int
+    longest_token_bytes: int
+    """UTF-8 length of the longest token: bounds how few tokens a text can have."""
+    chat_template: str | None
+    special_tokens: Mapping[str, str]
+    """``bos_token``, ``eos_token``, ... as the chat template expects them."""
+    sampling_defaults: Mapping[str, float]
+    """``temperature``, ``top_p``, ``top_k``, ``min_p`` where generation_config.json sets them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How the next token is chosen and when to stop."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    """0 means greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 means all."""
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    """Text that ends the answer; not part of it."""
+    stop_token_ids: frozenset[int] = frozenset()
+    """Beside the model's own end-of-sequence tokens."""
+    min_tokens: int = 0
+    """No end-of-sequence, stop token or stop string before so many tokens."""
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest:
+    prompt_ids: Sequence[int]
+    sampling: SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """What one step added to one choice."""
+
+    index: int = 0
+    token_ids: tuple[int, ...] = ()
+    text: str = ""
+    """May be empty while bytes of a character or a possible stop string are held back."""
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """Bytes that a model holds now, and what waking it would add."""
+
+    weights: int = 0
+    """Committed on the device (on a CPU: in RAM, asleep at level 1 too)."""
+    packed: int = 0
+    """Second copies of weights in a layout that the device's kernels prefer."""
+    kv: int = 0
+    host_copy: int = 0
+    """Parked in host RAM. On a CPU device the weights of a level-1 sleeper are counted here *and* in
+    ``weights``: one pool, the same bytes."""
+    residue: int = 0
+    """What stays in any sleeper: buffers, graphs."""
+    to_wake: int = 0
+    """Device bytes that a wake would commit beyond what is held: weights, and the first KV chunk."""
+
+    @property
+    def device(self) -> int:
+        """Everything on the device."""
+        return self.weights + self.packed + self.kv + self.residue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a download, a load or a wake has come."""
+
+    phase: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransitionReport:
+    """One wake or sleep, measured: seconds in all and by phase, bytes filled or given back."""
+
+    seconds: float
+    bytes: int
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryState:
+    """A device's memory, or the host's, as the system tells it now."""
+
+    total: int
+    """What this process could ever use: the device's size, or RAM within its cgroup."""
+    available: int
+    """What could be taken now; on the host the page cache counts as available."""
+    shared_with_host: bool
+    """True for a CPU device: device memory is host memory, one pool."""
+
+
+class Engine(Protocol):
+    """One model. All coroutines are called from one asyncio loop; none is called concurrently with
+    another of ``load``, ``wake``, ``sleep``, ``trim_kv`` and ``reload_weights`` of the same engine, and
+    ``generate`` only between a finished wake and the next sleep: the caller's lifecycle sees to both."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def last_step_at(self) -> float | None:
+        """``time.monotonic()`` at the end of the last step; None before the first."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Thread-safe and blocking: call it off the loop for long texts."""
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...
+
+    async def load(self) -> None:
+        """Prepare all that survives sleep: download what is missing, read headers, reserve address
+        ranges. Reads no weights; does nothing the second time. Raises CheckpointError."""
+
+    async def wake(self, tags: frozenset[Tag] = ALL_TAGS) -> TransitionReport:
+        """Commit and fill what ``tags`` name and is not there yet. After a failure everything that this
+        call took is given back. Raises CheckpointError, OutOfMemory, DeviceError."""
+
+    async def sleep(self, level: Level) -> TransitionReport:
+        """Release KV and working memory; at level 2 the weights too. Works from awake, half-woken
+        and, to level 2, from level 1. Never fails half-way."""
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
+        """Yield one list of deltas a step, until every choice has finished; ``aclose`` aborts within one
+        step. Raises RequestError before the first token, EngineError in the middle."""
+
+    async def trim_kv(self) -> int:
+        """Give back KV memory that no running sequence uses; bytes freed."""
+
+    async def reload_weights(self) -> None:
+        """Adopt the files as they are now if names, shapes and dtypes are unchanged; else raise
+        CheckpointError and keep the old state. Only while nothing runs."""
+
+    def footprint(self) -> Footprint: ...
+
+    def progress(self) -> Progress | None:
+        """Of the download or wake under way; None when there is none."""
+
+    def fault(self) -> str | None:
+        """Why this engine cannot be trusted to answer (a stuck step, a device error); None: healthy."""
+
+    async def close(self) -> None:
+        """Abort what runs and give everything back. The engine is not used again."""
