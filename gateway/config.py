@@ -1,0 +1,90 @@
+"""The configuration: its types and defaults. ``gateway.config_file`` reads them from TOML.
+
+Durations are seconds (``math.inf``: never), sizes are bytes or a share of a whole that is known later.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine import DType
+
+Level = Literal["auto", 1, 2]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """``bytes``, or ``share`` of a whole (0 to 1); exactly one is set."""
+
+    bytes: int | None = None
+    share: float | None = None
+
+    def of(self, whole: int) -> int:
+        """In bytes, never more than the whole."""
+        wanted = self.bytes if self.bytes is not None else int(whole * (self.share or 0.0))
+        return min(wanted, whole)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_keys: tuple[str, ...] = ()
+    admin_keys: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    max_body: int = 32 * 2**20
+    drain_timeout: float = 30.0
+    stall_timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryConfig:
+    device_limit: Size = Size(share=0.9)
+    host_limit: Size = Size(share=0.7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnConfig:
+    """How models take turns when they do not fit together."""
+
+    min_awake: float = 5.0
+    turn: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """One model, with the sections' values already filled in where it does not override them."""
+
+    name: str
+    path: str
+    """An absolute directory, or a hub id."""
+    revision: str = "main"
+    aliases: tuple[str, ...] = ()
+    preload: bool = False
+    pinned: bool = False
+    idle_timeout: float = 300.0
+    level: Level = "auto"
+    deepen_after: float = 3600.0
+    max_waiting: int = 256
+    max_wait: float = 120.0
+    dtype: DType = "auto"
+    device: str = "auto"
+    max_model_len: int | None = None
+    max_running: int = 64
+    prefix_cache: bool = True
+    chat_template: str | None = None
+    """The template's text, read from the file that the config names; None: the checkpoint's own."""
+    sampling: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    server: ServerConfig = ServerConfig()
+    memory: MemoryConfig = MemoryConfig()
+    turns: TurnConfig = TurnConfig()
+    models: tuple[ModelConfig, ...] = ()
+
+
+NEVER = math.inf
