@@ -71,7 +71,7 @@ def estimate(path: str, options: EngineOptions | None = None) -> Estimate | None
 
     Raises CheckpointError for a directory that cannot be served.
     """
-    from engine.checkpoint import estimate_checkpoint
+    from engine.info import estimate_checkpoint
 
     return estimate_checkpoint(path, options or EngineOptions())
 
@@ -79,7 +79,7 @@ def estimate(path: str, options: EngineOptions | None = None) -> Estimate | None
 def memory(device: str = "cpu") -> MemoryState:
     """The memory of ``device`` as it is now. Only a CUDA device imports torch for this."""
     if device in ("cpu", "auto"):
-        from engine.memory.system import host_memory
+        from engine.memory.system import system
 
-        return host_memory()
+        return system.state()
     raise EngineError(f"no such device here: {device}")

@@ -1,0 +1,197 @@
+"""A Hugging Face checkpoint: its configuration, tokenizer files, and where each tensor lies in which file.
+
+Reads headers and small files only, and imports no torch. Nothing that comes with a checkpoint is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.types import CheckpointError
+
+ITEM_SIZES = {
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"), 1),
+}
+
+_HEADER_LIMIT = 100 * 2**20
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a file was when its weights were first read: enough to see that it is another one now."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    header: bytes
+    """SHA-256 of the safetensors header."""
+
+    @classmethod
+    def of(cls, fd: int) -> Fingerprint:
+        """Of the file that is open as ``fd``. Raises OSError, CheckpointError."""
+        stat = os.fstat(fd)
+        header = hashlib.sha256(_read_header(fd, stat.st_size)).digest()
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, header)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One tensor in a file. ``offset`` is absolute, in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One safetensors file."""
+
+    path: Path
+    fingerprint: Fingerprint
+    tensors: dict[str, StoredTensor]
+
+
+class Checkpoint:
+    """The directory of a checkpoint. Small JSON files are read on opening, shards on ``read_shards``."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        config = self._json("config.json")
+        if config is None:
+            raise CheckpointError(f"{directory}: no config.json", reason="the checkpoint has no config.json")
+        self.config: dict[str, Any] = config
+        self.generation_config: dict[str, Any] = self._json("generation_config.json") or {}
+        self.tokenizer_config: dict[str, Any] = self._json("tokenizer_config.json") or {}
+
+    @property
+    def tokenizer_file(self) -> Path:
+        path = self.directory / "tokenizer.json"
+        if not path.is_file():
+            raise CheckpointError(
+                f"{self.directory}: no tokenizer.json", reason="the checkpoint has no tokenizer.json"
+            )
+        return path
+
+    def chat_template(self) -> str | None:
+        """The default template: ``chat_template.jinja``, or in tokenizer_config.json a string or a list."""
+        path = self.directory / "chat_template.jinja"
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+        legacy = self._json("chat_template.json") or {}
+        template = self.tokenizer_config.get("chat_template") or legacy.get("chat_template")
+        if isinstance(template, list):
+            named = {entry.get("name"): entry.get("template") for entry in template}
+            template = named.get("default")
+        return template if isinstance(template, str) else None
+
+    def special_tokens(self) -> dict[str, str]:
+        """``bos_token`` and the like, as plain strings."""
+        found: dict[str, str] = {}
+        for source in (self._json("special_tokens_map.json") or {}, self.tokenizer_config):
+            for name, value in source.items():
+                text = value.get("content") if isinstance(value, dict) else value
+                if name.endswith("_token") and isinstance(text, str):
+                    found[name] = text
+        return found
+
+    def shard_paths(self) -> list[Path]:
+        """The safetensors files, in order. Raises CheckpointError when one is missing."""
+        index = self._json(_INDEX)
+        if index is not None:
+            names = sorted(set(index.get("weight_map", {}).values()))
+            if any("/" in name or name.startswith(".") for name in names):
+                raise CheckpointError(f"{self.directory / _INDEX}: files outside the checkpoint")
+        else:
+            names = [_SINGLE]
+        for name in names:
+            if not (self.directory / name).is_file():
+                raise CheckpointError(
+                    f"{self.directory}: {name} is missing", reason=f"the checkpoint's file {name} is missing"
+                )
+        return [self.directory / name for name in names]
+
+    def read_shards(self) -> list[Shard]:
+        return [read_shard(path) for path in self.shard_paths()]
+
+    def _json(self, name: str) -> dict[str, Any] | None:
+        path = self.directory / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: {error}", reason=f"{name} cannot be read") from error
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{path}: not a JSON object", reason=f"{name} is not a JSON object")
+        return content
+
+
+def read_shard(path: Path) -> Shard:
+    """The header of one safetensors file, checked. Raises CheckpointError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fingerprint = Fingerprint.of(fd)
+            header = _read_header(fd, fingerprint.size)
+        finally:
+            os.close(fd)
+        tensors = _parse_header(header, fingerprint.size)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: {error.strerror}", reason=f"the checkpoint's file {path.name} cannot be read"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}: {error}", reason=f"the checkpoint's file {path.name} is damaged"
+        ) from error
+    return Shard(path, fingerprint, tensors)
+
+
+def _read_header(fd: int, size: int) -> bytes:
+    prefix = os.pread(fd, 8, 0)
+    if len(prefix) < 8:
+        raise ValueError("too short for a safetensors file")
+    (length,) = struct.unpack("<Q", prefix)
+    if length > min(size - 8, _HEADER_LIMIT):
+        raise ValueError(f"a header of {length} bytes does not fit")
+    header = os.pread(fd, length, 8)
+    if len(header) < length:
+        raise ValueError("the header is cut short")
+    return header
+
+
+def _parse_header(header: bytes, size: int) -> dict[str, StoredTensor]:
+    start = 8 + len(header)
+    entries = json.loads(header)
+    if not isinstance(entries, dict):
+        raise ValueError("the header is not a JSON object")
+    tensors: dict[str, StoredTensor] = {}
+    for name, entry in entries.items():
+        if name == "__metadata__":
+            continue
+        try:
+            dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
+            begin, end = (int(n) for n in entry["data_offsets"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"malformed entry for {name}") from error
+        expected = math.prod(shape) * ITEM_SIZES.get(dtype, -1)
+        if not 0 <= begin <= end <= size - start or end - begin != expected:
+            raise ValueError(f"{name} does not lie within the file")
+        tensors[name] = StoredTensor(name, dtype, shape, start + begin, end - begin)
+    return tensors

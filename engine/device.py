@@ -1,0 +1,141 @@
+"""One CPU or GPU: its worker thread, and the engines that live on it.
+
+The worker runs one step of one engine at a time, in turn among those that have work, and between steps
+whatever must not run beside a step. Two engines that step at once would fight over the same cores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol, TypeVar
+
+import torch
+
+from engine.memory.arena import ArenaFactory
+from engine.memory.cpu import CpuArena, tune_allocator
+from engine.types import EngineError
+
+T = TypeVar("T")
+
+
+class Stepper(Protocol):
+    """What the worker sees of an engine."""
+
+    @property
+    def has_work(self) -> bool: ...
+
+    def step(self) -> None:
+        """One step; handles its own failures."""
+
+
+class Device:
+    """``make_arena`` gives address ranges on it. The worker is a daemon, started with the first engine."""
+
+    def __init__(self, name: str, make_arena: ArenaFactory) -> None:
+        self.name = name
+        self.torch_device = torch.device(name)
+        self.make_arena = make_arena
+        self._steppers: deque[Stepper] = deque()
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def add(self, stepper: Stepper) -> None:
+        with self._wake:
+            self._steppers.append(stepper)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name=f"worker-{self.name}", daemon=True)
+                self._thread.start()
+
+    def remove(self, stepper: Stepper) -> None:
+        with self._wake:
+            if stepper in self._steppers:
+                self._steppers.remove(stepper)
+
+    def notify(self) -> None:
+        """An engine has new work."""
+        with self._wake:
+            self._wake.notify()
+
+    async def between_steps(self, job: Callable[[], T]) -> T:
+        """Run ``job`` on the worker thread, when no engine is in a step. It runs even if the caller is
+        cancelled meanwhile."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(job())
+            except BaseException as error:
+                future.set_exception(error)
+
+        with self._wake:
+            self._jobs.append(run)
+            self._wake.notify()
+        return await asyncio.shield(asyncio.wrap_future(future))
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                while not self._jobs and not any(s.has_work for s in self._steppers):
+                    self._wake.wait()
+                jobs = list(self._jobs)
+                self._jobs.clear()
+                stepper = self._next()
+            for job in jobs:
+                job()
+            if stepper is not None and not jobs:
+                stepper.step()
+
+    def _next(self) -> Stepper | None:
+        """The engine whose turn it is, by round robin."""
+        for _ in range(len(self._steppers)):
+            stepper = self._steppers[0]
+            self._steppers.rotate(-1)
+            if stepper.has_work:
+                return stepper
+        return None
+
+
+class StepClock:
+    """How long steps take, so that a stuck one is seen from outside."""
+
+    def __init__(self) -> None:
+        self.last_step_at: float | None = None
+        self._started_at: float | None = None
+        self._recent: deque[float] = deque(maxlen=100)
+
+    def __enter__(self) -> None:
+        self._started_at = time.monotonic()
+
+    def __exit__(self, *exc: object) -> None:
+        self.last_step_at = time.monotonic()
+        self._recent.append(self.last_step_at - (self._started_at or self.last_step_at))
+        self._started_at = None
+
+    def stuck(self) -> float | None:
+        """Seconds that the step under way has run, when that is longer than any honest step takes."""
+        started = self._started_at
+        if started is None:
+            return None
+        running = time.monotonic() - started
+        return running if running > max(60.0, 20 * max(self._recent, default=0.0)) else None
+
+
+_devices: dict[str, Device] = {}
+
+
+def get_device(name: str) -> Device:
+    """The one device of this name. Raises EngineError when there is none."""
+    if name == "auto":
+        name = "cpu"
+    if name not in _devices:
+        if name != "cpu":
+            raise EngineError(f"device {name!r} is not supported (supported: cpu)")
+        tune_allocator()
+        _devices[name] = Device(name, CpuArena)
+    return _devices[name]

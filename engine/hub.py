@@ -1,0 +1,93 @@
+"""Checkpoints on the Hugging Face hub: small files first, weights when the model is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine.types import CheckpointError
+
+_SMALL = ["*.json", "*.jinja", "tokenizer.model"]
+_WEIGHTS = ["model*.safetensors"]
+_ELSEWHERE = ["*/*"]
+
+OnBytes = Callable[[int, int], None]
+"""Told the bytes done and the bytes in all, whenever they change."""
+
+
+def local_directory(path: str) -> Path | None:
+    """``path`` as a directory that exists; None when it can only be a hub id. Raises CheckpointError."""
+    directory = Path(path).expanduser()
+    if directory.is_dir():
+        return directory
+    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+        raise CheckpointError(f"{path}: no such directory", reason="the checkpoint's directory is missing")
+    return None
+
+
+def cached_directory(repo_id: str, revision: str) -> Path | None:
+    """Where a hub checkpoint's config already lies on disk; None when it was never fetched."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo_id, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def fetch_small_files(repo_id: str, revision: str) -> Path:
+    """Config, tokenizer and template, so that requests can be checked before any weight is here."""
+    return _fetch(repo_id, revision, _SMALL, None)
+
+
+def fetch_weights(repo_id: str, revision: str, on_bytes: OnBytes) -> Path:
+    """The safetensors files of the checkpoint's top level; those already here are not fetched again."""
+    return _fetch(repo_id, revision, _WEIGHTS, on_bytes)
+
+
+def _fetch(repo_id: str, revision: str, patterns: list[str], on_bytes: OnBytes | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                repo_id,
+                revision=revision,
+                allow_patterns=patterns,
+                ignore_patterns=_ELSEWHERE,
+                tqdm_class=_reporter(on_bytes),
+            )
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise CheckpointError(
+            f"{repo_id}: {first}", reason=f"{repo_id} cannot be downloaded from the hub"
+        ) from error
+
+
+def _reporter(on_bytes: OnBytes | None) -> Any:
+    """A progress bar class that draws nothing and adds up the bytes of all files."""
+    from tqdm.auto import tqdm as bar  # a dependency of huggingface_hub
+
+    base: Any = bar
+
+    bars: list[Any] = []
+
+    class Reporter(base):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs["disable"] = False
+            kwargs.pop("name", None)
+            super().__init__(*args, **kwargs)
+            if self.unit == "B":
+                bars.append(self)
+
+        def display(self, *args: Any, **kwargs: Any) -> None:
+            """Nothing: progress is told, not drawn."""
+
+        def update(self, n: float | None = 1) -> bool | None:
+            drawn: bool | None = super().update(n)
+            if on_bytes is not None and bars:
+                on_bytes(int(sum(bar.n for bar in bars)), int(sum(bar.total or 0 for bar in bars)))
+            return drawn
+
+    return Reporter

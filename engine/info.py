@@ -1,0 +1,92 @@
+"""What can be said of a checkpoint without reading its weights."""
+
+from __future__ import annotations
+
+import math
+
+from engine.checkpoint import ITEM_SIZES, Checkpoint
+from engine.hub import cached_directory, local_directory
+from engine.models.config import ModelConfig
+from engine.tokenizer import Tokenizer
+from engine.types import CheckpointError, EngineOptions, Estimate, ModelInfo
+
+DTYPE_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p")
+
+
+def served_dtype(config: ModelConfig, options: EngineOptions) -> str:
+    dtype = config.dtype if options.dtype == "auto" else options.dtype
+    if dtype not in DTYPE_SIZES:
+        message = f"dtype {dtype!r} is not supported (known: {', '.join(DTYPE_SIZES)})"
+        raise CheckpointError(message, reason=message)
+    return dtype
+
+
+def served_length(config: ModelConfig, options: EngineOptions) -> int:
+    """Tokens of prompt and answer together."""
+    wanted = options.max_model_len or config.max_position
+    if wanted > config.max_position:
+        message = f"max_model_len {wanted} is more than the model's {config.max_position} positions"
+        raise CheckpointError(message, reason=message)
+    return wanted
+
+
+def describe(
+    checkpoint: Checkpoint, config: ModelConfig, tokenizer: Tokenizer, options: EngineOptions
+) -> ModelInfo:
+    return ModelInfo(
+        kind="generate",
+        architecture=config.architecture,
+        dtype=served_dtype(config, options),
+        max_model_len=served_length(config, options),
+        vocab_size=config.vocab_size,
+        longest_token_bytes=tokenizer.longest_token_bytes(),
+        chat_template=checkpoint.chat_template(),
+        special_tokens=checkpoint.special_tokens(),
+        sampling_defaults=sampling_defaults(checkpoint),
+    )
+
+
+def sampling_defaults(checkpoint: Checkpoint) -> dict[str, float]:
+    """generation_config.json's; greedy where it says ``do_sample: false`` in so many words."""
+    given = checkpoint.generation_config
+    if given.get("do_sample") is False:
+        return {"temperature": 0.0}
+    return {name: given[name] for name in _SAMPLING if isinstance(given.get(name), int | float)}
+
+
+def stop_token_ids(checkpoint: Checkpoint, tokenizer: Tokenizer) -> frozenset[int]:
+    """Every end-of-sequence token: of generation_config.json, config.json and the tokenizer's own."""
+    found: set[int] = set()
+    for source in (checkpoint.generation_config, checkpoint.config):
+        ids = source.get("eos_token_id")
+        found.update(ids if isinstance(ids, list) else [ids] if isinstance(ids, int) else [])
+    token = checkpoint.special_tokens().get("eos_token")
+    eos = tokenizer.token_id(token) if token else None
+    return frozenset(found if eos is None else found | {eos})
+
+
+def estimate_checkpoint(path: str, options: EngineOptions) -> Estimate | None:
+    """See ``engine.estimate``."""
+    directory = local_directory(path) or cached_directory(path, options.revision)
+    if directory is None:
+        return None
+    checkpoint = Checkpoint(directory)
+    config = ModelConfig.parse(checkpoint.config)
+    size = DTYPE_SIZES[served_dtype(config, options)]
+    try:
+        shards = checkpoint.read_shards()
+    except CheckpointError:
+        if local_directory(path):
+            raise
+        return None  # a hub checkpoint of which only the small files are here
+    elements = sum(
+        math.prod(t.shape) for shard in shards for t in shard.tensors.values() if t.dtype in ITEM_SIZES
+    )
+    return Estimate(
+        weights_bytes=elements * size,
+        kv_bytes_per_token=config.kv_elements_per_token * size,
+        max_model_len=served_length(config, options),
+        architecture=config.architecture,
+    )

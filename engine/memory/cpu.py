@@ -1,0 +1,104 @@
+"""Arenas in RAM: private anonymous mappings that are emptied by madvise and keep their addresses.
+
+Everything goes through libc by ctypes: Python's own ``mmap`` is shared memory, which MADV_DONTNEED does not
+free, and its ``madvise`` holds the GIL.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from engine.memory.system import SystemMemory, system
+
+HUGE_PAGE = 2 * 2**20
+
+_PROT_READ, _PROT_WRITE = 1, 2
+_MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x20, 0x4000
+_MADV_DONTNEED, _MADV_HUGEPAGE = 4, 14
+_MAP_FAILED = ctypes.c_void_p(-1).value
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+def round_up(size: int, granularity: int) -> int:
+    return -(-size // granularity) * granularity
+
+
+class CpuArena:
+    """See ``Arena``. The mapping lives until the process ends or ``close``: tensors may outlive the engine
+    by a moment, addresses must not be reused under them."""
+
+    granularity = HUGE_PAGE
+
+    def __init__(self, size: int, memory: SystemMemory = system) -> None:
+        self.size = round_up(max(size, 1), HUGE_PAGE)
+        self.committed = 0
+        self._memory = memory
+        self._mapped = self.size + HUGE_PAGE
+        self._base = _reserve(self._mapped)
+        self.address = round_up(self._base, HUGE_PAGE)
+        self._advise(0, self.size, _MADV_HUGEPAGE)
+        buffer = (ctypes.c_char * self.size).from_address(self.address)
+        self.tensor = torch.frombuffer(buffer, dtype=torch.uint8)
+
+    @contextmanager
+    def commit(self, offset: int, length: int) -> Iterator[None]:
+        with self._memory.claim(length):
+            self.committed += length
+            try:
+                yield
+            except BaseException:
+                self.release(offset, length)
+                raise
+
+    def release(self, offset: int, length: int) -> None:
+        if length:
+            self._advise(offset, length, _MADV_DONTNEED)
+            self.committed -= length
+
+    def close(self) -> None:
+        if self._mapped:
+            _libc.munmap(self._base, self._mapped)
+            self.committed = self._mapped = 0
+
+    def _advise(self, offset: int, length: int, advice: int) -> None:
+        if _libc.madvise(self.address + offset, length, advice) and advice == _MADV_DONTNEED:
+            raise OSError(ctypes.get_errno(), f"madvise: {os.strerror(ctypes.get_errno())}")
+
+
+def _reserve(size: int) -> int:
+    flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE
+    address = _libc.mmap(None, size, _PROT_READ | _PROT_WRITE, flags, -1, 0)
+    if address is None or address == _MAP_FAILED:
+        raise OSError(ctypes.get_errno(), f"mmap of {size} bytes: {os.strerror(ctypes.get_errno())}")
+    return int(address)
+
+
+def tune_allocator() -> None:
+    """Make malloc give large blocks back to the system as soon as they are freed."""
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(_M_MMAP_THRESHOLD, 2**20)
+        _libc.mallopt(_M_TRIM_THRESHOLD, 2**20)
+
+
+def trim_allocator() -> None:
+    """Return what malloc holds free to the system (glibc only)."""
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)

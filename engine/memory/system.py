@@ -1,0 +1,139 @@
+"""How much RAM this process may still use, and claims on it that are not touched yet.
+
+Linux never refuses anonymous memory, it kills. So whoever is about to touch a lot of it claims it here
+first: that is where shortage shows. The limits are those of this cgroup and of all its parents, of either
+version; file cache that the kernel would drop does not count as used. No torch in here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.types import MemoryState, OutOfMemory
+
+_RESERVE_SHARE = 0.02
+_RESERVE_MOST = 256 * 2**20
+_UNLIMITED = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Cgroup:
+    """The files of one cgroup version: limit, usage, and the reclaimable parts of memory.stat."""
+
+    limit: str
+    usage: str
+    reclaimable: tuple[str, ...]
+
+
+_V1 = _Cgroup("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
+_V2 = _Cgroup("memory.max", "memory.current", ("inactive_file", "active_file"))
+
+
+class SystemMemory:
+    """RAM as ``/proc`` and the cgroup file systems tell it; ``root`` stands in for / in tests."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._claimed = 0
+
+    def state(self) -> MemoryState:
+        """What there is and what is left, claims taken off. Bytes."""
+        meminfo = self._meminfo()
+        total, available = meminfo["MemTotal"], meminfo["MemAvailable"]
+        for directory, version in self._cgroups():
+            limit = self._number(directory / version.limit)
+            if limit >= _UNLIMITED:
+                continue
+            used = self._number(directory / version.usage) - self._reclaimable(directory, version)
+            total = min(total, limit)
+            available = min(available, limit - used)
+        left = available - self._claimed - self.reserve(total)
+        return MemoryState(total=total, available=max(0, left), shared_with_host=True)
+
+    @staticmethod
+    def reserve(total: int) -> int:
+        """What stays free for everything else that the process does."""
+        return min(int(total * _RESERVE_SHARE), _RESERVE_MOST)
+
+    @contextmanager
+    def claim(self, size: int) -> Iterator[None]:
+        """Hold ``size`` bytes while the body touches them. Raises OutOfMemory, having taken nothing."""
+        with self._lock:
+            available = self.state().available
+            if size > available:
+                raise OutOfMemory(size, available)
+            self._claimed += size
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._claimed -= size
+
+    def _meminfo(self) -> dict[str, int]:
+        lines = (self._root / "proc/meminfo").read_text().splitlines()
+        pairs = (line.split(":", 1) for line in lines)
+        return {name: int(value.split()[0]) * 1024 for name, value in pairs}
+
+    def _cgroups(self) -> Iterator[tuple[Path, _Cgroup]]:
+        """This process's memory cgroups and their parents, as far up as they are visible."""
+        paths = self._own_paths()
+        for mount, mount_root, version in self._mounts():
+            own = paths.get(version)
+            if own is None:
+                continue
+            below = Path(own).relative_to(mount_root) if Path(own).is_relative_to(mount_root) else Path()
+            directory = mount / below
+            while True:
+                if (directory / version.limit).exists():
+                    yield directory, version
+                if directory == mount:
+                    break
+                directory = directory.parent
+
+    def _own_paths(self) -> dict[_Cgroup, str]:
+        paths: dict[_Cgroup, str] = {}
+        for line in self._lines("proc/self/cgroup"):
+            _, controllers, path = line.split(":", 2)
+            if "memory" in controllers.split(","):
+                paths[_V1] = path
+            elif not controllers:
+                paths[_V2] = path
+        return paths
+
+    def _mounts(self) -> Iterator[tuple[Path, str, _Cgroup]]:
+        """(mount point, its root within the cgroup tree, version) from mountinfo."""
+        for line in self._lines("proc/self/mountinfo"):
+            before, _, after = line.partition(" - ")
+            fields, (kind, _, options) = before.split(), after.split(maxsplit=2)
+            mount = self._root / fields[4].lstrip("/")
+            if kind == "cgroup2":
+                yield mount, fields[3], _V2
+            elif kind == "cgroup" and "memory" in options.split(","):
+                yield mount, fields[3], _V1
+
+    def _reclaimable(self, directory: Path, version: _Cgroup) -> int:
+        try:
+            stat = (directory / "memory.stat").read_text()
+        except OSError:
+            return 0
+        pairs = (line.split() for line in stat.splitlines())
+        return sum(int(value) for name, value in pairs if name in version.reclaimable)
+
+    def _lines(self, path: str) -> list[str]:
+        try:
+            return (self._root / path).read_text().splitlines()
+        except OSError:
+            return []
+
+    @staticmethod
+    def _number(path: Path) -> int:
+        text = path.read_text().strip()
+        return _UNLIMITED if text == "max" else int(text)
+
+
+system = SystemMemory()

@@ -1,0 +1,195 @@
+"""Filling an arena from safetensors files: a few threads, large positioned reads, checked files.
+
+One ``preadv`` scatters a stretch of a file over many slices of the arena. Where the served dtype differs from
+the file's, the bytes go through a bounded buffer. The bytes are known to come from the very files that the
+layout was made from: every fingerprint is taken on the open descriptor, before and after reading.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+
+from engine.checkpoint import Fingerprint, Shard, StoredTensor
+from engine.types import CheckpointError
+
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+_PIECE = 16 * 2**20
+_IOV_MAX = 1024
+_MAX_READERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Where one checkpoint tensor goes. ``target`` is its offset in the arena, in bytes."""
+
+    source: StoredTensor
+    shard: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One stretch of a file: these bytes, scattered to these targets in this order."""
+
+    offset: int
+    targets: tuple[tuple[int, int], ...]
+    """(offset in the arena, bytes), contiguous in the file."""
+
+
+class Reader:
+    """Reads slices into ``arena`` (uint8 [bytes], in RAM)."""
+
+    def __init__(self, arena: torch.Tensor) -> None:
+        self._arena = arena
+        self._buffer = memoryview(arena.numpy().data)
+        self.done = 0
+        """Bytes read so far by the read under way, or by the last one."""
+
+    def read(self, shards: Sequence[Shard], slices: Sequence[Slice], dtype: torch.dtype) -> None:
+        """Blocking. Raises CheckpointError; what was read by then is of no use."""
+        self.done = 0
+        work: deque[Callable[[], int]] = deque()
+        with ExitStack() as stack:
+            descriptors = []
+            for shard in shards:
+                descriptors.append(_open(shard))
+                stack.callback(os.close, descriptors[-1])
+            for index, (shard, fd) in enumerate(zip(shards, descriptors, strict=True)):
+                _check(shard, fd)
+                work.extend(self._jobs(shard, fd, [s for s in slices if s.shard == index], dtype))
+            self._run(work)
+            for shard, fd in zip(shards, descriptors, strict=True):
+                _check(shard, fd)
+
+    def _jobs(
+        self, shard: Shard, fd: int, slices: list[Slice], dtype: torch.dtype
+    ) -> Iterator[Callable[[], int]]:
+        straight = [s for s in slices if DTYPES[s.source.dtype] == dtype]
+        for read in _plan(straight):
+            yield lambda read=read: _scatter(shard, fd, read, self._buffer)  # type: ignore[misc]
+        for part in slices:
+            if DTYPES[part.source.dtype] != dtype:
+                yield from self._conversions(shard, fd, part, dtype)
+
+    def _conversions(
+        self, shard: Shard, fd: int, part: Slice, dtype: torch.dtype
+    ) -> Iterator[Callable[[], int]]:
+        source = DTYPES[part.source.dtype]
+        step = _PIECE // source.itemsize
+        for first in range(0, part.source.nbytes // source.itemsize, step):
+            offset = part.source.offset + first * source.itemsize
+            nbytes = min(step * source.itemsize, part.source.offset + part.source.nbytes - offset)
+            start = part.target + first * dtype.itemsize
+            target = self._arena[start : start + nbytes // source.itemsize * dtype.itemsize].view(dtype)
+
+            def convert(offset: int = offset, nbytes: int = nbytes, target: torch.Tensor = target) -> int:
+                staging = bytearray(nbytes)
+                _scatter(shard, fd, _Read(offset, ((0, nbytes),)), memoryview(staging))
+                target.copy_(torch.frombuffer(staging, dtype=source))
+                return nbytes
+
+            yield convert
+
+    def _run(self, work: deque[Callable[[], int]]) -> None:
+        """Every job once, by a few threads; the first failure stops them all and is raised."""
+        lock = threading.Lock()
+
+        def drain() -> None:
+            while True:
+                try:
+                    job = work.popleft()
+                except IndexError:
+                    return
+                try:
+                    done = job()
+                except BaseException:
+                    work.clear()
+                    raise
+                with lock:
+                    self.done += done
+
+        readers = min(_readers(), len(work))
+        if readers <= 1:
+            drain()
+            return
+        with ThreadPoolExecutor(readers, thread_name_prefix="reader") as pool:
+            for result in [pool.submit(drain) for _ in range(readers)]:
+                result.result()
+
+
+def _readers() -> int:
+    return max(2, min(_MAX_READERS, len(os.sched_getaffinity(0))))
+
+
+def _open(shard: Shard) -> int:
+    try:
+        return os.open(shard.path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CheckpointError(
+            f"{shard.path}: {error.strerror}", reason=f"the checkpoint's file {shard.path.name} is missing"
+        ) from error
+
+
+def _check(shard: Shard, fd: int) -> None:
+    try:
+        same = Fingerprint.of(fd) == shard.fingerprint
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        raise CheckpointError(
+            f"{shard.path} has changed since it was first read",
+            reason=f"the checkpoint's file {shard.path.name} has changed since it was first read",
+        )
+
+
+def _plan(slices: list[Slice]) -> Iterator[_Read]:
+    """Contiguous stretches of one file, cut into pieces of about ``_PIECE`` bytes."""
+    targets: list[tuple[int, int]] = []
+    start = end = size = 0
+    for part in sorted(slices, key=lambda s: s.source.offset):
+        offset, target, left = part.source.offset, part.target, part.source.nbytes
+        while left:
+            if targets and (offset != end or size >= _PIECE or len(targets) == _IOV_MAX):
+                yield _Read(start, tuple(targets))
+                targets, size = [], 0
+            if not targets:
+                start = end = offset
+            take = min(left, _PIECE - size)
+            targets.append((target, take))
+            offset, target, left = offset + take, target + take, left - take
+            end, size = end + take, size + take
+    if targets:
+        yield _Read(start, tuple(targets))
+
+
+def _scatter(shard: Shard, fd: int, read: _Read, buffer: memoryview) -> int:
+    """Read the stretch into its targets; a short read goes on where it stopped."""
+    views = [buffer[start : start + length] for start, length in read.targets]
+    offset, total = read.offset, 0
+    while views:
+        try:
+            count = os.preadv(fd, views, offset + total)
+        except OSError as error:
+            raise CheckpointError(
+                f"{shard.path}: {error.strerror}",
+                reason=f"reading {shard.path.name} failed: {error.strerror}",
+            ) from error
+        if count == 0:
+            raise CheckpointError(
+                f"{shard.path} is shorter than its header says", reason=f"{shard.path.name} has changed"
+            )
+        total += count
+        while views and count >= len(views[0]):
+            count -= len(views.pop(0))
+        if count:
+            views[0] = views[0][count:]
+    return total

@@ -1,0 +1,105 @@
+"""Text to token ids and back, whole or as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tokenizers
+
+from engine.types import CheckpointError
+
+_CONTEXT = 6
+_REPLACEMENT = "\ufffd"
+
+
+class Tokenizer:
+    """A checkpoint's ``tokenizer.json``. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise CheckpointError(f"{path}: {error}", reason="tokenizer.json cannot be read") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+
+    @property
+    def size(self) -> int:
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def longest_token_bytes(self) -> int:
+        """An upper bound of the bytes of text that one token can stand for."""
+        return max((len(token.encode()) for token in self._tokenizer.get_vocab()), default=1)
+
+    def token_id(self, token: str) -> int | None:
+        return self._tokenizer.token_to_id(token)
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+
+class IncrementalDecoder:
+    """The text of a growing sequence of tokens, piece by piece.
+
+    A tokenizer may write a token differently at the start of a text than within it, and a character may span
+    tokens. So a window that begins with tokens already written is decoded, its known text is cut off, and
+    nothing is given out while the text ends in half a character.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._window = list(prompt_ids[-_CONTEXT:])
+        self._written = len(self._window)
+        """Tokens of the window whose text has been given out."""
+
+    def push(self, token_id: int) -> str:
+        """The text that this token completes; empty while a character is incomplete."""
+        self._window.append(token_id)
+        return self._text(hold=True)
+
+    def flush(self) -> str:
+        """What was held back, as it is."""
+        return self._text(hold=False)
+
+    def _text(self, *, hold: bool) -> str:
+        known = self._tokenizer.decode(self._window[: self._written])
+        text = self._tokenizer.decode(self._window)
+        if len(text) <= len(known) or (hold and text.endswith(_REPLACEMENT)):
+            return ""
+        start = max(0, self._written - _CONTEXT) if hold else self._written
+        self._window = self._window[start:]
+        self._written = len(self._window)
+        return text[len(known) :]
+
+
+class StopMatcher:
+    """Cuts text at the first stop string, holding back what may be the beginning of one."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = [stop for stop in stops if stop]
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """(text that is certain, whether a stop string was met)."""
+        self._held += text
+        found = [at for at in map(self._held.find, self._stops) if at >= 0]
+        if found:
+            certain, self._held = self._held[: min(found)], ""
+            return certain, True
+        keep = max((self._overlap(stop) for stop in self._stops), default=0)
+        cut = len(self._held) - keep
+        certain, self._held = self._held[:cut], self._held[cut:]
+        return certain, False
+
+    def flush(self) -> str:
+        held, self._held = self._held, ""
+        return held
+
+    def _overlap(self, stop: str) -> int:
+        """Length of the longest end of the held text that begins ``stop``."""
+        longest = min(len(stop) - 1, len(self._held))
+        return next((n for n in range(longest, 0, -1) if self._held.endswith(stop[:n])), 0)

@@ -1,0 +1,135 @@
+"""The weights in their arena: the layout, the views, and when memory is behind them.
+
+The layout follows the files. A fused parameter is its checkpoint tensors stacked by rows, so every
+checkpoint tensor is one contiguous slice of the arena and filling it is a few large parallel reads
+(``engine.reader``), with no work per tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from engine.checkpoint import Shard, StoredTensor
+from engine.memory.arena import Arena
+from engine.memory.cpu import round_up
+from engine.reader import DTYPES, Reader, Slice
+from engine.types import CheckpointError
+
+_ALIGNMENT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A tensor of the model: checkpoint tensors of these names and shapes, stacked by rows."""
+
+    name: str
+    sources: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the stack."""
+        rows = sum(shape[0] for _, shape in self.sources)
+        return (rows, *self.sources[0][1][1:])
+
+
+class Layout:
+    """Where every parameter lies in the arena, and from which bytes of which file it comes."""
+
+    def __init__(self, parameters: Iterable[Parameter], shards: Sequence[Shard], dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.shards = shards
+        self.offsets: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self.slices: list[Slice] = []
+        stored = {name: (index, t) for index, shard in enumerate(shards) for name, t in shard.tensors.items()}
+        end = 0
+        for parameter in parameters:
+            start = end = round_up(end, _ALIGNMENT)
+            self.offsets[parameter.name] = (start, parameter.shape)
+            for name, shape in parameter.sources:
+                shard, tensor = _find(stored, name, shape)
+                self.slices.append(Slice(tensor, shard, end))
+                end += math.prod(shape) * dtype.itemsize
+        self.nbytes = end
+
+    def views(self, arena: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The parameters as views of the arena's uint8 tensor."""
+        return {
+            name: arena[start : start + math.prod(shape) * self.dtype.itemsize].view(self.dtype).view(shape)
+            for name, (start, shape) in self.offsets.items()
+        }
+
+    def same_tensors(self, other: Layout) -> bool:
+        """Whether names, shapes and dtypes are the same, so that one's bytes fit the other's places."""
+
+        def key(layout: Layout) -> list[tuple[str, str, tuple[int, ...], int]]:
+            return [(s.source.name, s.source.dtype, s.source.shape, s.target) for s in layout.slices]
+
+        return key(self) == key(other)
+
+
+def _find(
+    stored: dict[str, tuple[int, StoredTensor]], name: str, shape: tuple[int, ...]
+) -> tuple[int, StoredTensor]:
+    if name not in stored:
+        raise CheckpointError(f"no tensor {name} in the checkpoint", reason=f"the checkpoint lacks {name}")
+    shard, tensor = stored[name]
+    if tensor.shape != shape:
+        message = f"{name} has shape {list(tensor.shape)} where config.json means {list(shape)}"
+        raise CheckpointError(message, reason=message)
+    if tensor.dtype not in DTYPES:
+        message = f"{name} is stored as {tensor.dtype} (served: {', '.join(DTYPES)})"
+        raise CheckpointError(message, reason=message)
+    return shard, tensor
+
+
+class Weights:
+    """The weights of one model: committed and filled, or released, at fixed addresses."""
+
+    def __init__(self, layout: Layout, arena: Arena) -> None:
+        self._layout = layout
+        self._arena = arena
+        self._span = round_up(layout.nbytes, arena.granularity)
+        self._reader = Reader(arena.tensor)
+        self.resident = False
+
+    @property
+    def done(self) -> int:
+        """Bytes read so far by the fill under way, or by the last one."""
+        return self._reader.done
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes committed while resident."""
+        return self._span
+
+    def fill(self) -> None:
+        """Commit the range and read the files into it. Blocking; runs beside the device's worker.
+        Raises OutOfMemory, CheckpointError; then nothing is held."""
+        with self._arena.commit(0, self._span):
+            self._reader.read(self._layout.shards, self._layout.slices, self._layout.dtype)
+        self.resident = True
+
+    def release(self) -> None:
+        if self.resident:
+            self.resident = False
+            self._arena.release(0, self._span)
+
+    def adopt(self, layout: Layout) -> None:
+        """Take ``layout``'s files as the source from now on; if resident, read them in.
+        A failure half-way leaves the weights released, never mixed."""
+        if not self._layout.same_tensors(layout):
+            message = "the files hold other names, shapes or dtypes than before"
+            raise CheckpointError(message, reason=message)
+        if self.resident:
+            self.release()
+            old, self._layout = self._layout, layout
+            try:
+                self.fill()
+            except BaseException:
+                self._layout = old
+                raise
+        self._layout = layout
