@@ -49,7 +49,7 @@ __all__ = [
     "Tag",
     "TransitionReport",
     "estimate",
-    "memory",
+    "memory_state",
     "open",
 ]
 
@@ -76,7 +76,7 @@ def estimate(path: str, options: EngineOptions | None = None) -> Estimate | None
     return estimate_checkpoint(path, options or EngineOptions())
 
 
-def memory(device: str = "cpu") -> MemoryState:
+def memory_state(device: str = "cpu") -> MemoryState:
     """The memory of ``device`` as it is now. Only a CUDA device imports torch for this."""
     if device in ("cpu", "auto"):
         from engine.memory.system import system

@@ -6,10 +6,11 @@ Durations are seconds (``math.inf``: never), sizes are bytes or a share of a who
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine import DType
+from engine import DType, EngineOptions
 
 Level = Literal["auto", 1, 2]
 
@@ -78,6 +79,14 @@ class ModelConfig:
     """The template's text, read from the file that the config names; None: the checkpoint's own."""
     sampling: dict[str, float] = field(default_factory=dict)
 
+    def engine_options(self) -> EngineOptions:
+        return EngineOptions(
+            dtype=self.dtype,
+            max_model_len=self.max_model_len,
+            max_running=self.max_running,
+            revision=self.revision,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -88,3 +97,19 @@ class Config:
 
 
 NEVER = math.inf
+
+
+def name_clash(models: Sequence[ModelConfig]) -> tuple[str, str] | None:
+    """Key path and complaint about the first name or alias that would stand for two models."""
+    owners: dict[str, str] = {}
+    for model in models:
+        if model.name in owners:
+            return f"models.{model.name}", "there are two models of this name"
+        owners[model.name] = model.name
+    for model in models:
+        for alias in model.aliases:
+            if alias in owners:
+                taken = "the name of a model" if alias == owners[alias] else f"an alias of {owners[alias]}"
+                return f"models.{model.name}.aliases", f"{alias!r} is already {taken}; choose another"
+            owners[alias] = model.name
+    return None

@@ -62,6 +62,12 @@ class ModelNotFound(NotFound):
     param = "model"
 
 
+class MethodNotAllowed(ApiError):
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
 class BodyTooLarge(ApiError):
     status = 413
     type = "invalid_request_error"
@@ -87,3 +93,13 @@ class ModelWakeFailed(ApiError):
 class ShuttingDown(ApiError):
     status = 503
     code = "shutting_down"
+
+
+class NotReady(ApiError):
+    status = 503
+    code = "not_ready"
+
+
+class Unhealthy(ApiError):
+    status = 503
+    code = "unhealthy"

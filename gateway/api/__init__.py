@@ -1,0 +1,1 @@
+"""The HTTP API: one module an endpoint, wire types in ``schema``."""

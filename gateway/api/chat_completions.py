@@ -1,0 +1,157 @@
+"""``POST /v1/chat/completions``"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from functools import partial
+from time import time
+from typing import Any
+
+import msgspec
+from litestar import Request, post
+from litestar.di import NamedDependency
+from litestar.types import ASGIApp
+
+from engine import Delta, Engine, GenerateRequest
+from gateway.api.decode import decode_body
+from gateway.api.generating import Choice, Generating, Job
+from gateway.api.prompts import encode, open_engine, room_for_answer
+from gateway.api.sampling import check_generation, keep_alive_seconds, refuse, sampling_params
+from gateway.api.schema.chat import (
+    AnswerMessage,
+    ChatChoice,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionRequest,
+    ChoiceDelta,
+    ChunkChoice,
+)
+from gateway.api.schema.generation import ChunkUsage, StreamOptions, Usage
+from gateway.chat.messages import message_text
+from gateway.chat.template import compile_template
+from gateway.config import ModelConfig, ServerConfig
+from gateway.errors import InvalidRequest
+from gateway.fleet import Fleet
+
+_DECODER = msgspec.json.Decoder(ChatCompletionRequest)
+
+
+@post("/v1/chat/completions", status_code=200)
+async def chat_completions(
+    request: Request[Any, Any, Any],
+    fleet: NamedDependency[Fleet],
+    server: NamedDependency[ServerConfig],
+) -> ASGIApp:
+    wanted = await decode_body(request, _DECODER)
+    check(wanted)
+    return Generating(partial(prepare, wanted, fleet), fleet, stall_timeout=server.stall_timeout)
+
+
+def check(request: ChatCompletionRequest) -> None:
+    check_generation(request)
+    if request.continue_final_message and request.add_generation_prompt:
+        raise InvalidRequest(
+            "continue_final_message and add_generation_prompt exclude each other",
+            param="continue_final_message",
+        )
+    refuse(
+        logprobs=bool(request.logprobs),
+        top_logprobs=bool(request.top_logprobs),
+        tools=bool(request.tools) and request.tool_choice != "none",
+        functions=bool(request.functions),
+    )
+
+
+async def prepare(request: ChatCompletionRequest, fleet: NamedDependency[Fleet]) -> Job:
+    model = fleet.resolve(request.model)
+    keep_alive = keep_alive_seconds(request.keep_alive)
+    engine = await open_engine(fleet, model)
+    messages: list[dict[str, Any]] = msgspec.to_builtins(request.messages)
+    prompt = partial(render, request, messages, model, engine)
+    prompt_ids = await encode(engine, prompt, param="messages", add_special_tokens=False)
+    max_tokens = room_for_answer(
+        engine.info, len(prompt_ids), request.max_completion_tokens or request.max_tokens, param="messages"
+    )
+    sampling = sampling_params(request, model, engine.info, max_tokens=max_tokens)
+    return Job(
+        model=model.name,
+        requests=(GenerateRequest(prompt_ids=prompt_ids, sampling=sampling),),
+        format=ChatFormat(model.name, prefix=_echoed(request, messages)),
+        stream=bool(request.stream),
+        stream_options=request.stream_options or StreamOptions(),
+        keep_alive=keep_alive,
+    )
+
+
+def render(
+    request: ChatCompletionRequest, messages: list[dict[str, Any]], model: ModelConfig, engine: Engine
+) -> str:
+    source = model.chat_template or engine.info.chat_template
+    if source is None:
+        raise InvalidRequest(
+            f"the model {model.name!r} has no chat template: use /v1/completions, or configure one",
+            param="model",
+        )
+    continued = bool(request.continue_final_message)
+    return compile_template(source).render(
+        messages,
+        special_tokens=engine.info.special_tokens,
+        add_generation_prompt=not continued and request.add_generation_prompt is not False,
+        continue_final_message=continued,
+        variables=request.chat_template_kwargs,
+    )
+
+
+def _echoed(request: ChatCompletionRequest, messages: list[dict[str, Any]]) -> str:
+    """With ``echo`` an answer that continues a message begins with it."""
+    return message_text(messages[-1]) if request.echo and request.continue_final_message else ""
+
+
+class ChatFormat:
+    """The shapes of a chat completion."""
+
+    def __init__(self, model: str, *, prefix: str = "") -> None:
+        self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._created = int(time())
+        self._model = model
+        self._prefix = prefix
+
+    def opening(self, usage: ChunkUsage) -> Iterator[ChatCompletionChunk]:
+        yield self._chunk(ChoiceDelta(role="assistant", content=""), usage)
+        if self._prefix:
+            yield self._chunk(ChoiceDelta(content=self._prefix), usage)
+
+    def chunks(self, delta: Delta, usage: ChunkUsage) -> Iterator[ChatCompletionChunk]:
+        if delta.text:
+            yield self._chunk(ChoiceDelta(content=delta.text), usage)
+        if delta.finish_reason is not None:
+            finish = ChunkChoice(index=0, delta=ChoiceDelta(), finish_reason=delta.finish_reason)
+            yield self._chunk_of([finish], usage)
+
+    def usage_chunk(self, usage: Usage) -> ChatCompletionChunk:
+        return self._chunk_of([], usage)
+
+    def whole(self, choices: list[Choice], usage: Usage) -> ChatCompletion:
+        return ChatCompletion(
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=[
+                ChatChoice(
+                    index=index,
+                    message=AnswerMessage(content=self._prefix + choice.text),
+                    finish_reason=choice.finish_reason,
+                )
+                for index, choice in enumerate(choices)
+            ],
+            usage=usage,
+        )
+
+    def _chunk(self, delta: ChoiceDelta, usage: ChunkUsage) -> ChatCompletionChunk:
+        return self._chunk_of([ChunkChoice(index=0, delta=delta)], usage)
+
+    def _chunk_of(self, choices: list[ChunkChoice], usage: ChunkUsage) -> ChatCompletionChunk:
+        return ChatCompletionChunk(
+            id=self._id, created=self._created, model=self._model, choices=choices, usage=usage
+        )

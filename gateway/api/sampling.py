@@ -1,0 +1,72 @@
+"""From the fields of a request to the engine's sampling parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from engine import ModelInfo, SamplingParams
+from gateway.api.schema.generation import GenerationRequest
+from gateway.config import NEVER, ModelConfig
+from gateway.errors import InvalidRequest
+from gateway.units import parse_duration
+
+_YEAR = 365 * 86400.0
+
+
+def sampling_params(
+    request: GenerationRequest, model: ModelConfig, info: ModelInfo, *, max_tokens: int
+) -> SamplingParams:
+    """Each value is the request's, else the configuration's, else the checkpoint's, else OpenAI's."""
+    if (request.min_tokens or 0) > max_tokens:
+        raise InvalidRequest(f"min_tokens is more than max_tokens, {max_tokens}", param="min_tokens")
+    defaults = {**info.sampling_defaults, **model.sampling}
+    return SamplingParams(
+        max_tokens=max_tokens,
+        temperature=_first(request.temperature, defaults, "temperature", 1.0),
+        top_p=_first(request.top_p, defaults, "top_p", 1.0),
+        top_k=max(0, int(_first(request.top_k, defaults, "top_k", 0))),
+        min_p=_first(request.min_p, defaults, "min_p", 0.0),
+        seed=request.seed,
+        stop=(request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ()),
+        stop_token_ids=frozenset(request.stop_token_ids or ()),
+        min_tokens=request.min_tokens or 0,
+        ignore_eos=bool(request.ignore_eos),
+    )
+
+
+def check_generation(request: GenerationRequest) -> None:
+    """What the types alone cannot say."""
+    if request.stream_options is not None and not request.stream:
+        raise InvalidRequest("stream_options is only allowed when stream is true", param="stream_options")
+    refuse(
+        n=(request.n or 1) > 1,
+        frequency_penalty=bool(request.frequency_penalty),
+        presence_penalty=bool(request.presence_penalty),
+        repetition_penalty=request.repetition_penalty not in (None, 1),
+        logit_bias=bool(request.logit_bias),
+        response_format=(request.response_format or {}).get("type", "text") != "text",
+    )
+
+
+def refuse(**needed: bool) -> None:
+    """Fields that a request needs and that are not supported: better a clear no than a wrong answer."""
+    for param, is_needed in needed.items():
+        if is_needed:
+            raise InvalidRequest(f"{param} is not supported yet", param=param)
+
+
+def keep_alive_seconds(value: float | str | None) -> float | None:
+    """Seconds; any negative number means never. None: as configured."""
+    if value is None:
+        return None
+    if value == "-1" or (not isinstance(value, str) and value < 0):
+        return NEVER
+    try:
+        seconds = parse_duration(value)
+    except ValueError as error:
+        raise InvalidRequest(f"keep_alive: {error}", param="keep_alive") from None
+    return seconds if seconds < _YEAR else NEVER
+
+
+def _first(asked: float | None, defaults: Mapping[str, float], name: str, otherwise: float) -> float:
+    return asked if asked is not None else defaults.get(name, otherwise)

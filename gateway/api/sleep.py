@@ -1,0 +1,44 @@
+"""vLLM's sleep routes: ``POST /sleep``, ``POST /wake_up``, ``GET /is_sleeping``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from litestar import get, post
+from litestar.di import NamedDependency
+from litestar.params import FromQuery
+
+from engine import ALL_TAGS, Level, Tag
+from gateway.api.keys import ADMIN
+from gateway.api.schema.sleep import SleepingResponse, SleepResponse, WakeResponse
+from gateway.fleet import Fleet
+
+
+@post("/sleep", status_code=200, opt=ADMIN)
+async def sleep(
+    fleet: NamedDependency[Fleet],
+    model: FromQuery[str | None] = None,
+    level: FromQuery[Level | None] = None,
+    mode: FromQuery[Literal["wait", "abort"]] = "wait",
+) -> SleepResponse:
+    return SleepResponse(level=await fleet.sleep(_name(fleet, model), level, mode))
+
+
+@post("/wake_up", status_code=200, opt=ADMIN)
+async def wake_up(
+    fleet: NamedDependency[Fleet],
+    model: FromQuery[str | None] = None,
+    tags: FromQuery[list[Tag] | None] = None,
+) -> WakeResponse:
+    awake = await fleet.wake(_name(fleet, model), frozenset(tags) if tags else ALL_TAGS)
+    return WakeResponse(status="awake" if awake else "sleeping", tags=tags)
+
+
+@get("/is_sleeping")
+async def is_sleeping(fleet: NamedDependency[Fleet], model: FromQuery[str | None] = None) -> SleepingResponse:
+    return SleepingResponse(is_sleeping=fleet.is_sleeping(_name(fleet, model)))
+
+
+def _name(fleet: Fleet, model: str | None) -> str | None:
+    """The name behind an alias; None: every model."""
+    return None if model is None else fleet.resolve(model).name

@@ -1,0 +1,22 @@
+"""``GET /api/status``: all that ``dormouse ps`` shows. Looking wakes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import get
+from litestar.di import NamedDependency
+from msgspec import Struct
+
+from gateway.fleet import Fleet, ModelStatus
+
+
+class StatusResponse(Struct, frozen=True, kw_only=True):
+    models: list[ModelStatus]
+    device: dict[str, Any]
+    host: dict[str, Any]
+
+
+@get("/api/status")
+async def get_status(fleet: NamedDependency[Fleet]) -> StatusResponse:
+    return StatusResponse(models=fleet.status(), **fleet.memory())

@@ -1,0 +1,64 @@
+"""Puts the application together: the routes, what surrounds them, and the fleet that they share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from litestar import Litestar
+from litestar.di import Provide
+
+from gateway.api.access import Access
+from gateway.api.chat_completions import chat_completions
+from gateway.api.client import Abortable
+from gateway.api.completions import completions
+from gateway.api.errors import handle_exception
+from gateway.api.health import get_version, health, ready
+from gateway.api.keys import KeyGuard
+from gateway.api.models import get_model, list_models
+from gateway.api.request_id import RequestIds
+from gateway.api.sleep import is_sleeping, sleep, wake_up
+from gateway.api.status import get_status
+from gateway.config import Config
+from gateway.fleet import Fleet
+
+
+def create_app(fleet: Fleet, config: Config) -> Litestar:
+    """The ASGI application; it starts the fleet with itself and closes it at its end."""
+
+    @asynccontextmanager
+    async def fleet_runs(_: Litestar) -> AsyncGenerator[None]:
+        await fleet.start()
+        try:
+            yield
+        finally:
+            await fleet.close()
+
+    app = Litestar(
+        route_handlers=[
+            chat_completions,
+            completions,
+            list_models,
+            get_model,
+            sleep,
+            wake_up,
+            is_sleeping,
+            health,
+            ready,
+            get_version,
+            get_status,
+        ],
+        dependencies={
+            "fleet": Provide(lambda: fleet, sync_to_thread=False),
+            "server": Provide(lambda: config.server, sync_to_thread=False),
+        },
+        guards=[KeyGuard(config.server)],
+        exception_handlers={Exception: handle_exception},
+        lifespan=[fleet_runs],
+        request_max_body_size=config.server.max_body,
+        openapi_config=None,
+        logging_config=None,
+    )
+    # Around the routing rather than a route's middleware, so that a 404 has passed them too.
+    app.asgi_handler = Abortable(RequestIds(Access(app.asgi_handler, config.server)))
+    return app

@@ -1,0 +1,1 @@
+"""Between messages and text: from a conversation to a prompt."""

@@ -1,0 +1,86 @@
+"""Messages as chat templates want them, from messages as clients send them.
+
+Templates differ in what they can read: most know only text as content, some loop over its parts, and few
+know the role ``developer``. A client need not care; what cannot be brought into shape is an
+``InvalidRequest`` that names the field.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.errors import InvalidRequest
+
+TemplateMessage = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageStyle:
+    """What a template can read."""
+
+    parts: bool
+    """It loops over content given as a list."""
+    strings: bool
+    """It asks whether content is a string, so that both are welcome."""
+    developer: bool
+    """It knows the role ``developer``."""
+
+
+def to_template(messages: Sequence[Mapping[str, Any]], style: MessageStyle) -> list[TemplateMessage]:
+    return [_to_template(message, style, f"messages[{i}]") for i, message in enumerate(messages)]
+
+
+def message_text(message: Mapping[str, Any]) -> str:
+    """The text of a message, its parts joined."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return "\n".join(part["text"] for part in content)
+    return content or ""
+
+
+def _to_template(message: Mapping[str, Any], style: MessageStyle, where: str) -> TemplateMessage:
+    shaped = {**message, "content": _content(message, style, where)}
+    if message["role"] == "developer" and not style.developer:
+        shaped["role"] = "system"
+    if calls := message.get("tool_calls"):
+        shaped["tool_calls"] = [_tool_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)]
+    return shaped
+
+
+def _content(
+    message: Mapping[str, Any], style: MessageStyle, where: str
+) -> str | list[dict[str, str]] | None:
+    content = message.get("content")
+    if content is None:
+        if message["role"] != "assistant":
+            raise InvalidRequest(f"a {message['role']} message needs content", param=f"{where}.content")
+        return "" if not style.parts or style.strings else []
+    if isinstance(content, str):
+        return content if not style.parts or style.strings else [{"type": "text", "text": content}]
+    parts = [_text_part(part, f"{where}.content[{i}]") for i, part in enumerate(content)]
+    return parts if style.parts else message_text({"content": parts})
+
+
+def _text_part(part: Mapping[str, Any], where: str) -> dict[str, str]:
+    if part["type"] != "text":
+        raise InvalidRequest(f"content of type {part['type']!r} is not supported yet", param=f"{where}.type")
+    if part.get("text") is None:
+        raise InvalidRequest("a text part needs text", param=f"{where}.text")
+    return {"type": "text", "text": part["text"]}
+
+
+def _tool_call(call: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Templates print arguments as an object; clients send them as a string of JSON."""
+    function = call["function"]
+    arguments = function.get("arguments") or "{}"
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError:
+            raise InvalidRequest(
+                "arguments are not valid JSON", param=f"{where}.function.arguments"
+            ) from None
+    return {**call, "function": {**function, "arguments": arguments}}

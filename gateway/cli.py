@@ -1,0 +1,133 @@
+"""The `dormouse` command: its verbs and their arguments. What a verb does is in ``gateway.commands.VERB``.
+
+Imports nothing heavy, so that `dormouse ps` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import get_args
+
+from engine import DType
+from gateway.commands import CommandError
+from gateway.units import parse_duration
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    command = importlib.import_module(f"gateway.commands.{args.verb}")
+    try:
+        code: int = command.run(args)
+    except CommandError as error:
+        sys.stderr.write(f"{error}\n")
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # Whoever read the output has left; without this, flushing at exit would fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dormouse", description="Serves many language models on one machine; idle ones sleep."
+    )
+    parser.add_argument("--version", action="version", version=f"dormouse {version('dormouse')}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    _serve(verbs.add_parser("serve", help="start the gateway"))
+    _check(verbs.add_parser("check", help="validate a configuration"))
+
+    client = _client_options()
+    ps = verbs.add_parser("ps", parents=[client], help="what is awake, asleep, in flight and queued")
+    ps.add_argument("--json", action="store_true", help="the gateway's whole status, as JSON")
+    sleep = verbs.add_parser("sleep", parents=[client], help="put a model to sleep")
+    sleep.add_argument("model", metavar="MODEL")
+    sleep.add_argument(
+        "--level", type=int, choices=[1, 2], help="1 keeps the weights in RAM, 2 gives everything back"
+    )
+    wake = verbs.add_parser("wake", parents=[client], help="wake a model")
+    wake.add_argument("model", metavar="MODEL")
+    chat = verbs.add_parser("chat", parents=[client], help="talk with a model in the terminal")
+    chat.add_argument("model", metavar="MODEL")
+    _bench(verbs.add_parser("bench", help="measure this machine"))
+    return parser
+
+
+def _serve(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    count = _number(int, 1, math.inf, "a number from 1")
+    add("models", metavar="MODEL", nargs="*", help="a Hugging Face directory or hub id, woken at start")
+    add("--config", type=Path, metavar="FILE", help="default: config.toml here, when no MODEL is named")
+    add("--host")
+    add("--port", type=_number(int, 0, 65535, "a port"))
+    add("--idle-timeout", type=_duration, metavar="DURATION", help='such as 90s, 5m or "never"')
+    add(
+        "--served-model-name",
+        action="append",
+        metavar="NAME",
+        help="what clients call the MODEL; more of them are aliases",
+    )
+    add("--max-model-len", type=count, metavar="N", help="tokens of prompt and answer together")
+    add("--dtype", choices=get_args(DType))
+    add("--api-key", action="append", metavar="KEY", help="opens the API; may be repeated")
+    add("--max-num-seqs", type=count, metavar="N", help="sequences decoded together")
+    add(
+        "--gpu-memory-utilization",
+        type=_number(float, 0.01, 1, "a share from 0.01 to 1"),
+        metavar="F",
+        help="share of the device's memory that may be used (without a GPU: of the RAM)",
+    )
+    add("--enable-sleep-mode", action="store_true", help="accepted; models always sleep when idle")
+
+
+def _check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE")
+    parser.add_argument("--schema", action="store_true", help="print the JSON schema of the file and leave")
+
+
+def _bench(parser: argparse.ArgumentParser) -> None:
+    benchmarks = parser.add_subparsers(dest="benchmark", metavar="BENCHMARK", required=True)
+    switch = benchmarks.add_parser("switch", help="one model to sleep, another awake, against cold starts")
+    switch.add_argument("out", metavar="OUT", help="a checkpoint's directory")
+    switch.add_argument("into", metavar="IN", help="another one")
+    switch.add_argument("--rounds", type=_number(int, 1, 1000, "a number from 1"), default=5, metavar="N")
+
+
+def _client_options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--url", default=os.environ.get("DORMOUSE_URL") or DEFAULT_URL, help="or DORMOUSE_URL [%(default)s]"
+    )
+    parser.add_argument(
+        "--api-key", default=os.environ.get("DORMOUSE_API_KEY"), metavar="KEY", help="or DORMOUSE_API_KEY"
+    )
+    return parser
+
+
+def _number(kind: type[int] | type[float], low: float, high: float, what: str) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if low <= (number := kind(text)) <= high:
+                return number
+        raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}")
+
+    return parse
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

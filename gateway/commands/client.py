@@ -1,0 +1,71 @@
+"""The HTTP side of the client verbs. Whatever goes wrong is a CommandError of one line."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from gateway.commands import CommandError
+
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+class Client:
+    """A gateway at its URL."""
+
+    def __init__(self, args: Namespace) -> None:
+        try:
+            url = httpx.URL(args.url)
+        except httpx.InvalidURL as error:
+            raise CommandError(f"{args.url}: {error}") from None
+        self.url = args.url
+        self._http = httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {args.api_key}"} if args.api_key else {},
+            timeout=httpx.Timeout(10, read=None),
+            trust_env=url.host not in LOOPBACK,
+        )
+
+    def get(self, path: str) -> Any:
+        with self._errors():
+            return _checked(self._http.get(path)).json()
+
+    def post(self, path: str, **parameters: str | int | None) -> Any:
+        given = {key: value for key, value in parameters.items() if value is not None}
+        with self._errors():
+            return _checked(self._http.post(path, params=given)).json()
+
+    @contextmanager
+    def stream(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[str]]:
+        """The lines of the answer, as they come."""
+        with self._errors(), self._http.stream("POST", path, json=body) as response:
+            if response.is_error:
+                response.read()
+            yield _checked(response).iter_lines()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError:
+            raise CommandError(f"nothing answers at {self.url}: is the gateway running there?") from None
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise CommandError(f"{self.url}: {str(error) or type(error).__name__}") from None
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    if response.is_error:
+        raise CommandError(_message(response))
+    return response
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        message = str(response.json()["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        message = f"HTTP {response.status_code} {response.reason_phrase}"
+    return f"{message} (--api-key or DORMOUSE_API_KEY)" if response.status_code == 401 else message

@@ -1,0 +1,91 @@
+"""`dormouse serve`: the configuration from the file and the command line, which has the last word."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gateway.commands import CommandError
+from gateway.config import Config, ModelConfig, Size, name_clash
+from gateway.config_file import ConfigError, load_config
+from gateway.config_text import locate
+from gateway.server import serve
+
+DEFAULT_FILE = Path("config.toml")
+
+
+def run(args: argparse.Namespace) -> int:
+    if platform.system() != "Linux":
+        raise CommandError(f"serves on Linux only; this is {platform.system()}")
+    code = serve(configuration(args))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads may still be in a download or a stuck step, and leaving through the interpreter waits for them.
+    os._exit(code)
+
+
+def configuration(args: argparse.Namespace) -> Config:
+    config = _from_file(args)
+    models = (*config.models, *_named(args))
+    if not models:
+        raise CommandError("no model to serve: add a [models.NAME] section with a path", exit_code=2)
+    if clash := name_clash(models):
+        raise CommandError("{}: {}".format(*clash), exit_code=2)
+    overrides = _given(
+        idle_timeout=args.idle_timeout,
+        max_model_len=args.max_model_len,
+        dtype=args.dtype,
+        max_running=args.max_num_seqs,
+    )
+    share = args.gpu_memory_utilization
+    return replace(
+        config,
+        server=replace(
+            config.server,
+            **_given(host=args.host, port=args.port, api_keys=args.api_key and tuple(args.api_key)),
+        ),
+        memory=config.memory if share is None else replace(config.memory, device_limit=Size(share=share)),
+        models=tuple(replace(model, **overrides) for model in models),
+    )
+
+
+def _from_file(args: argparse.Namespace) -> Config:
+    path = args.config
+    if path is None:
+        if args.models:
+            return Config()
+        if not DEFAULT_FILE.exists():
+            raise CommandError(
+                "nothing to serve: name a MODEL, or a file with --config (there is no config.toml here)",
+                exit_code=2,
+            )
+        path = DEFAULT_FILE
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        raise CommandError(str(error), exit_code=2) from None
+
+
+def _named(args: argparse.Namespace) -> list[ModelConfig]:
+    """The models of the command line."""
+    names = args.served_model_name
+    if names and len(args.models) != 1:
+        raise CommandError("--served-model-name needs exactly one MODEL", exit_code=2)
+    models = []
+    for typed in args.models:
+        try:
+            path = locate(typed, Path.cwd())
+        except ValueError as error:
+            raise CommandError(f"{typed}: {error}", exit_code=2) from None
+        name, *aliases = names or [typed]
+        models.append(ModelConfig(name=name, path=path, aliases=tuple(aliases), preload=True))
+    return models
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}

@@ -1,0 +1,69 @@
+"""What the policy can ask for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from engine import Level
+from gateway.fleet.state import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Only for a model with nothing in flight."""
+
+    name: str
+    level: Level
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class TrimKv:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deepen:
+    """From level 1 to level 2."""
+
+    name: str
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class EndTurn:
+    """Admit nobody any more, so that it drains."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Admit again: nobody needs its room any more."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Could not wake even if everything that may sleep slept."""
+
+    name: str
+    needed: int
+    possible: int
+
+
+Action = Wake | Sleep | TrimKv | Deepen | EndTurn | Resume | Refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    actions: tuple[Action, ...] = ()
+    again_at: float = math.inf
+    """Ask again at this time even if nothing has changed."""

@@ -1,0 +1,105 @@
+"""What a device and the host have left, from the configured limits and the system's own numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from engine import Engine, EngineOptions, Estimate, Footprint, Level, MemoryState
+from gateway.config import MemoryConfig, ModelConfig
+from gateway.fleet.snapshot import Budget
+
+
+class Backend(Protocol):
+    """Where engines come from; the ``engine`` package is one."""
+
+    def open(self, path: str, device: str = ..., options: EngineOptions | None = ...) -> Engine: ...
+
+    def estimate(self, path: str, options: EngineOptions | None = ...) -> Estimate | None: ...
+
+    def memory_state(self, device: str = ...) -> MemoryState: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """One memory, in bytes: ``used`` is ours, ``available`` what the system could still give."""
+
+    total: int
+    limit: int
+    used: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """An engine, the device that it is on, and what its checkpoint's headers tell."""
+
+    engine: Engine
+    device: str
+    estimate: Estimate | None
+
+
+class Memory:
+    """The memories of a machine, under the configured limits."""
+
+    def __init__(self, config: MemoryConfig, backend: Backend) -> None:
+        self._config = config
+        self._backend = backend
+        self._shared: dict[str, bool] = {}
+
+    def open(self, config: ModelConfig) -> Opened:
+        """Open an engine whose KV leaves room for its own weights. Blocking."""
+        device = self._device_name(config.device)
+        options = config.engine_options()
+        estimate = self._backend.estimate(config.path, options)
+        weights = estimate.weights_bytes if estimate else 0
+        options = replace(options, kv_limit=max(0, self.device(device, ()).limit - weights))
+        engine = self._backend.open(config.path, config.device, options)
+        return Opened(engine=engine, device=device, estimate=estimate)
+
+    def device(self, device: str, footprints: Iterable[Footprint]) -> Pool:
+        """The memory of ``device``, on which ``footprints`` live."""
+        state = self._backend.memory_state(device)
+        used = sum(footprint.device for footprint in footprints)
+        return _pool(state, self._config.device_limit.of(state.total), used)
+
+    def host(self, footprints: Iterable[Footprint]) -> Pool:
+        """The part of the host's memory that parked weights may take."""
+        state = self._backend.memory_state("cpu")
+        used = sum(footprint.host_copy for footprint in footprints)
+        return _pool(state, self._config.host_limit.of(state.total), used)
+
+    def budget(self, device: str, on_device: Iterable[Footprint], everywhere: Iterable[Footprint]) -> Budget:
+        pool, host = self.device(device, on_device), self.host(everywhere)
+        return Budget(
+            device_limit=pool.limit,
+            device_used=pool.used,
+            device_available=pool.available,
+            host_limit=host.limit,
+            host_parked=host.used,
+            host_available=host.available,
+            shared_pool=self._is_shared(device),
+        )
+
+    def bytes_asleep(self, device: str, footprint: Footprint, level: Level) -> int:
+        """What a model will hold on the device when asleep at ``level``."""
+        if level == 1 and self._is_shared(device):
+            return footprint.weights + footprint.packed + footprint.residue
+        return footprint.residue
+
+    def _is_shared(self, device: str) -> bool:
+        """Whether the device's memory is the host's."""
+        if device not in self._shared:
+            self._shared[device] = self._backend.memory_state(device).shared_with_host
+        return self._shared[device]
+
+    def _device_name(self, device: str) -> str:
+        """One name for each device, however the configuration calls it."""
+        if self._is_shared(device):
+            return "cpu"
+        return "cuda:0" if device in ("auto", "cuda") else device
+
+
+def _pool(state: MemoryState, limit: int, used: int) -> Pool:
+    return Pool(total=state.total, limit=limit, used=used, available=state.available)

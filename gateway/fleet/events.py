@@ -1,0 +1,74 @@
+"""What happened to the models: a bounded history of their transitions, each logged and told to subscribers.
+
+Subscribers are called on the loop, in order, and must not block.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from engine import Level
+from gateway.fleet.state import Cause, State
+
+logger = logging.getLogger("dormouse.fleet")
+
+HISTORY = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One step of one model. ``seconds`` and ``bytes`` are those of the work that led to ``after``."""
+
+    model: str
+    before: State
+    after: State
+    level: Level | None
+    cause: Cause
+    seconds: float = 0.0
+    bytes: int = 0
+    at: float = field(default_factory=time.time)
+    """Wall-clock time, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WakeRecord:
+    """A model's last wake. ``level`` is what it woke from, None: it was cold; ``phases`` are the engine's."""
+
+    seconds: float
+    bytes: int
+    level: Level | None
+    cause: Cause
+    phases: Mapping[str, float]
+
+
+Subscriber = Callable[[Transition], None]
+
+
+class Events:
+    def __init__(self) -> None:
+        self.history: deque[Transition] = deque(maxlen=HISTORY)
+        self._subscribers: list[Subscriber] = []
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Tell ``subscriber`` of every transition from now on; call the result to stop."""
+        self._subscribers.append(subscriber)
+        return lambda: self._subscribers.remove(subscriber)
+
+    def record(self, transition: Transition) -> None:
+        self.history.append(transition)
+        logger.info(
+            "%s: %s -> %s%s (%s, %.3f s, %.1f MiB)",
+            transition.model,
+            transition.before,
+            transition.after,
+            f" level {transition.level}" if transition.level else "",
+            transition.cause,
+            transition.seconds,
+            transition.bytes / 2**20,
+        )
+        for subscriber in tuple(self._subscribers):
+            subscriber(transition)

@@ -1,0 +1,328 @@
+"""The fleet: names to models, leases, and the carrying out of what the policy decides.
+
+Whatever happens to a model asks for a new plan; plans are made on the loop, at most one a turn of it. Only
+the fleet moves models, so that no two of them can disagree about memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import PurePath
+from typing import Literal
+
+import engine as local_engine
+from engine import ALL_TAGS, Engine, Level, OutOfMemory, Tag
+from gateway.config import Config, ModelConfig
+from gateway.errors import ApiError, ModelNotFound, ShuttingDown
+from gateway.fleet import actions, policy
+from gateway.fleet.budget import Backend, Memory
+from gateway.fleet.events import Events
+from gateway.fleet.idle import Deadlines, Timers
+from gateway.fleet.lease import Lease, Ticket
+from gateway.fleet.served_model import Drain, ServedModel
+from gateway.fleet.snapshot import Snapshot
+from gateway.fleet.state import Cause, State
+from gateway.fleet.status import ModelStatus, status_of
+from gateway.fleet.view import seen_by_policy
+
+logger = logging.getLogger("dormouse.fleet")
+
+DEEPEST: Level = 2
+PLAN_EVERY = 1.0
+"""Seconds after which the end of a request asks for a plan even if nobody waits: KV may have grown."""
+
+
+class Fleet:
+    def __init__(self, config: Config, timers: Timers, *, backend: Backend = local_engine) -> None:
+        self.config = config
+        self.events = Events()
+        self.draining = False
+        self._timers = timers
+        self._memory = Memory(config.memory, backend)
+        self._models = {model.name: self._served(model) for model in config.models}
+        self._names = {alias: model for model in self._models.values() for alias in model.config.aliases}
+        self._names |= self._models
+        self._naps = Deadlines(
+            timers, "idle", lambda name: self._models[name].sleep_deadline(), lambda _: self._plan_soon()
+        )
+        self._waits = Deadlines(timers, "wait", lambda name: self._models[name].queue.deadline, self._expire)
+        self._preloading = sum(model.preload for model in config.models)
+        self._closed = False
+        self._plan_is_due = False
+        self._planned_at = -math.inf
+        self._drained = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Its life
+
+    async def start(self) -> None:
+        """Wake the preloads and open what is on this machine, in the background."""
+        here = [model for model in self._models.values() if PurePath(model.config.path).is_absolute()]
+        for model in self._models.values():
+            if model.config.preload:
+                self._spawn(self._preload(model))
+        self._spawn(self._open(here))
+
+    @property
+    def ready(self) -> bool:
+        """All preloads are done, or have failed, and newcomers are welcome."""
+        return not self._preloading and not self.draining
+
+    async def drain(self) -> None:
+        """Refuse newcomers and all who wait; return when nothing is in flight."""
+        self.draining = True
+        for model in self._models.values():
+            model.queue.turn_away(_shutting_down)
+        while any(model.queue.active for model in self._models.values()):
+            self._drained.clear()
+            await self._drained.wait()
+
+    async def close(self) -> None:
+        """Give everything back. What is still in flight ends with an error."""
+        self.draining = self._closed = True
+        self._timers.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(model.close() for model in self._models.values()))
+
+    # Looking: never wakes, never touches a timer
+
+    def resolve(self, name: str) -> ModelConfig:
+        return self._model(name).config
+
+    async def opened(self, name: str) -> Engine:
+        """Its engine, with config, tokenizer and template, whether awake or not."""
+        return await self._model(name).opened()
+
+    def is_sleeping(self, name: str | None) -> bool:
+        """Cold and half-woken count as asleep; without a name: do all sleep?"""
+        models = self._models.values() if name is None else [self._model(name)]
+        return all(model.state not in (State.AWAKE, State.DRAINING) for model in models)
+
+    def status(self) -> list[ModelStatus]:
+        now = self._timers.now()
+        return [status_of(model, now) for model in self._models.values()]
+
+    def status_of(self, name: str) -> ModelStatus:
+        return status_of(self._model(name), self._timers.now())
+
+    def memory(self) -> dict[str, dict[str, int]]:
+        """The first model's device, and what of the host parked weights may take; in bytes."""
+        models = list(self._models.values())
+        device = next((model.device for model in models if model.device), "auto")
+        on_device = [model.footprint() for model in models if model.device == device]
+        return {
+            "device": asdict(self._memory.device(device, on_device)),
+            "host": asdict(self._memory.host(model.footprint() for model in models)),
+        }
+
+    def fault(self) -> tuple[str, str] | None:
+        """A model whose engine cannot be trusted, and why."""
+        for model in self._models.values():
+            if model.engine and (reason := model.engine.fault()):
+                return model.name, reason
+        return None
+
+    # Using
+
+    @asynccontextmanager
+    async def lease(self, name: str, *, keep_alive: float | None = None) -> AsyncIterator[Lease]:
+        """A place at an awake model; leaving it ends the request, wherever it is."""
+        model = self._model(name)
+        self._refuse_when_draining()
+        ticket = model.accept(keep_alive)
+        lease = None
+        try:
+            await self._granted(ticket)
+            lease = model.lease(ticket)
+            yield lease
+        finally:
+            if lease is None or lease.idle:
+                self._release(model, ticket)
+            else:
+                await asyncio.shield(self._spawn(self._end(model, ticket, lease)))
+
+    async def wake(self, name: str | None, tags: frozenset[Tag] = ALL_TAGS) -> bool:
+        """Wake by hand, cool-down or not; without a name, all. True when whole."""
+        models = list(self._models.values()) if name is None else [self._model(name)]
+        self._refuse_when_draining()
+        await asyncio.gather(*(self._woken(m, "manual", m.config.max_wait, tags) for m in models))
+        return all(model.held == ALL_TAGS for model in models)
+
+    async def sleep(
+        self, name: str | None, level: Level | None = None, mode: Literal["wait", "abort"] = "wait"
+    ) -> Level:
+        """Put to sleep by hand, when what is in flight is over or cut; without a name, all that are not
+        pinned. The deepest level reached."""
+        unpinned = [model for model in self._models.values() if not model.config.pinned]
+        models = unpinned if name is None else [self._model(name)]
+        levels = await asyncio.gather(*(self._put_to_sleep(model, level, mode) for model in models))
+        return max(levels, default=DEEPEST)
+
+    # How
+
+    def _served(self, config: ModelConfig) -> ServedModel:
+        return ServedModel(
+            config,
+            open_engine=self._memory.open,
+            now=self._timers.now,
+            events=self.events,
+            changed=self._plan_soon,
+        )
+
+    def _model(self, name: str) -> ServedModel:
+        if name not in self._names:
+            raise ModelNotFound(f"there is no model {name!r}; there is: {', '.join(self._models) or 'none'}")
+        return self._names[name]
+
+    def _refuse_when_draining(self) -> None:
+        if self.draining:
+            raise _shutting_down()
+
+    async def _open(self, models: Iterable[ServedModel]) -> None:
+        for model in models:
+            try:
+                await model.opened()
+            except ApiError as error:
+                logger.error("%s", error)
+
+    async def _preload(self, model: ServedModel) -> None:
+        try:
+            await self._woken(model, "preload", math.inf, ALL_TAGS)
+        except ApiError as error:
+            logger.error("%s", error)
+        finally:
+            self._preloading -= 1
+
+    async def _woken(self, model: ServedModel, cause: Cause, max_wait: float, tags: frozenset[Tag]) -> None:
+        ticket = model.ask(cause, max_wait, tags)
+        try:
+            await self._granted(ticket)
+        finally:
+            self._release(model, ticket)
+
+    async def _granted(self, ticket: Ticket) -> None:
+        if not ticket.granted.done():
+            self._plan_soon()
+        await ticket.granted
+
+    async def _end(self, model: ServedModel, ticket: Ticket, lease: Lease) -> None:
+        try:
+            await lease.close()
+        finally:
+            self._release(model, ticket)
+
+    def _release(self, model: ServedModel, ticket: Ticket) -> None:
+        model.release(ticket)
+        self._naps.arm(model.name)
+        models = self._models.values()
+        if not any(other.queue.active for other in models):
+            self._drained.set()
+        if any(other.queue.waiting or other.drain for other in models) or self._planned_long_ago():
+            self._plan_soon()
+
+    def _planned_long_ago(self) -> bool:
+        return self._timers.now() - self._planned_at > PLAN_EVERY
+
+    def _expire(self, name: str) -> None:
+        self._models[name].queue.expire(self._timers.now())
+        self._plan_soon()
+
+    async def _put_to_sleep(
+        self, model: ServedModel, level: Level | None, mode: Literal["wait", "abort"]
+    ) -> Level:
+        await model.quiet()
+        if model.device is None or not model.loaded:
+            return DEEPEST
+        if not model.held and model.level and (level is None or model.level >= level):
+            return model.level
+        if not model.held and model.level is None:
+            return DEEPEST
+        snapshot = self._snapshot(model.device)
+        target = policy.level_that_fits(snapshot, model.name, level or model.config.level)
+        drain = self._sleep(model, target, "manual")
+        if mode == "abort":
+            model.queue.abort()
+        return await asyncio.shield(drain.done)
+
+    # Planning
+
+    def _plan_soon(self) -> None:
+        if not self._plan_is_due and not self._closed:
+            self._plan_is_due = True
+            asyncio.get_running_loop().call_soon(self._plan)
+
+    def _plan(self) -> None:
+        self._plan_is_due = False
+        if self._closed:
+            return
+        self._planned_at = self._timers.now()
+        models = self._models.values()
+        for model in models:
+            if model.queue.waiting and not model.loaded and not model.moving:
+                model.prepare()
+        plans = [policy.plan(self._snapshot(device)) for device in self._devices()]
+        for plan in plans:
+            for action in plan.actions:
+                self._carry_out(action)
+        for model in models:
+            model.settle()
+            if not model.is_due():
+                self._naps.arm(model.name)
+            self._waits.arm(model.name)
+        again_at = min((plan.again_at for plan in plans), default=math.inf)
+        if again_at < math.inf:
+            self._timers.at("plan", again_at, self._plan_soon)
+
+    def _carry_out(self, action: actions.Action) -> None:
+        model = self._models[action.name]
+        match action:
+            case actions.Wake():
+                model.wake()
+            case actions.Sleep(_, level, cause):
+                self._sleep(model, level, cause)
+            case actions.Deepen(_, cause):
+                self._sleep(model, DEEPEST, cause)
+            case actions.TrimKv():
+                model.trim_kv()
+            case actions.EndTurn():
+                model.end_turn()
+            case actions.Resume():
+                model.resume()
+            case actions.Refuse(_, needed, possible):
+                model.fail(f"not enough memory: {OutOfMemory(needed, possible)}")
+
+    def _sleep(self, model: ServedModel, level: Level, cause: Cause) -> Drain:
+        assert model.device is not None
+        return model.sleep(level, cause, self._memory.bytes_asleep(model.device, model.footprint(), level))
+
+    def _devices(self) -> set[str]:
+        return {model.device for model in self._models.values() if model.device and model.loaded}
+
+    def _snapshot(self, device: str) -> Snapshot:
+        now = self._timers.now()
+        models = [model for model in self._models.values() if model.device == device]
+        footprints = [model.footprint() for model in self._models.values()]
+        return Snapshot(
+            now=now,
+            models=tuple(seen_by_policy(model, now) for model in models if model.loaded),
+            budget=self._memory.budget(device, [model.footprint() for model in models], footprints),
+            min_awake=self.config.turns.min_awake,
+            turn=self.config.turns.turn,
+        )
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("the server is shutting down", retry_after=5.0)

@@ -1,0 +1,116 @@
+"""A request's place at a model: the ticket it waits with and the lease it holds.
+
+A ticket is granted or refused once. A lease is open from the grant until its end; whatever it generates is
+closed before that end, so a model without open leases has nothing running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from engine import ALL_TAGS, Delta, Engine, GenerateRequest, Tag
+from gateway.errors import ApiError
+from gateway.fleet.state import Cause
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Ticket:
+    """One who waits for a model: a request, or somebody who wants it awake."""
+
+    cause: Cause
+    since: float
+    deadline: float
+    tags: frozenset[Tag] = ALL_TAGS
+    waking_before: float = 0.0
+    """The model's seconds of waking when the wait began."""
+    granted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    lease: Lease | None = None
+    begun: bool = False
+    """Its first tokens have come."""
+    aborted: bool = False
+
+    @property
+    def is_request(self) -> bool:
+        return self.cause == "request"
+
+    def grant(self) -> None:
+        if not self.granted.done():
+            self.granted.set_result(None)
+
+    def abort(self) -> None:
+        """Cut what it generates, or would."""
+        self.aborted = True
+        if self.lease:
+            self.lease.cut()
+
+    def refuse(self, error: ApiError) -> None:
+        if not self.granted.done():
+            self.granted.set_exception(error)
+            self.granted.exception()  # marks it as seen, should the waiting one have left just now
+
+
+class Lease:
+    """The right to generate on an awake model. ``queue_seconds`` is how long it waited for its place,
+    ``wake_seconds`` for the wake."""
+
+    def __init__(self, engine: Engine, ticket: Ticket, *, queue_seconds: float, wake_seconds: float) -> None:
+        self.engine = engine
+        self.queue_seconds = queue_seconds
+        self.wake_seconds = wake_seconds
+        self._ticket = ticket
+        self._streams: set[AsyncGenerator[list[Delta]]] = set()
+        self._pending: dict[AsyncGenerator[list[Delta]], asyncio.Timeout] = {}
+        self._all_closed = asyncio.Event()
+        ticket.lease = self
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
+        """As the engine's ``generate``; ends with an ApiError when the model is put to sleep by force."""
+        async with aclosing(self.engine.generate(request)) as stream:
+            self._streams.add(stream)
+            try:
+                while (deltas := await self._next(stream)) is not None:
+                    self._ticket.begun = True
+                    yield deltas
+            finally:
+                self._forget(stream)
+
+    def cut(self) -> None:
+        """End every wait for tokens now."""
+        for timeout in self._pending.values():
+            timeout.reschedule(asyncio.get_running_loop().time())
+
+    @property
+    def idle(self) -> bool:
+        return not self._streams
+
+    async def close(self) -> None:
+        """Return when nothing of this lease runs on the engine any more."""
+        self._ticket.abort()
+        for stream in self._streams - self._pending.keys():
+            await stream.aclose()
+            self._forget(stream)
+        if self._streams:
+            await self._all_closed.wait()
+
+    async def _next(self, stream: AsyncGenerator[list[Delta]]) -> list[Delta] | None:
+        try:
+            if self._ticket.aborted:
+                raise TimeoutError
+            async with asyncio.timeout(None) as timeout:
+                self._pending[stream] = timeout
+                try:
+                    return await anext(stream, None)
+                finally:
+                    del self._pending[stream]
+        except TimeoutError:
+            if self._ticket.aborted:
+                raise ApiError("the model was put to sleep") from None
+            raise
+
+    def _forget(self, stream: AsyncGenerator[list[Delta]]) -> None:
+        self._streams.discard(stream)
+        if not self._streams:
+            self._all_closed.set()

@@ -1,0 +1,264 @@
+"""Who sleeps, who wakes, and when to ask again: pure decisions.
+
+``plan`` gets a snapshot of one device's models and the memory budgets and answers a list of actions. It has
+no clock, no I/O and no memory of its own: the fleet asks again after whatever changes. Models that wait for
+room are served in the order of their waiting. What one of them is to get is not given to a later one, but a
+later one that fits beside it need not wait.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from engine import Level
+from gateway.fleet.actions import Action, Deepen, EndTurn, Plan, Refuse, Resume, Sleep, TrimKv, Wake
+from gateway.fleet.snapshot import Model, Snapshot
+from gateway.fleet.state import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """One way to gain room. ``at`` is when it can be had; infinite: not before something else has ended."""
+
+    model: Model
+    gain: int
+    trim: bool = False
+    at: float = -math.inf
+
+
+def plan(snapshot: Snapshot) -> Plan:
+    """What is to be done now, and when to ask again."""
+    planner = _Planner(snapshot)
+    planner.relieve()
+    for model in sorted(snapshot.models, key=_turn_order):
+        if model.waits_for_room:
+            planner.make_way_for(model)
+    planner.retire()
+    planner.resume()
+    return Plan(tuple(planner.actions), planner.again_at)
+
+
+def level_that_fits(snapshot: Snapshot, name: str, wanted: Level | Literal["auto"]) -> Level:
+    """The lightest level not lighter than ``wanted`` at which the model may sleep now."""
+    model = next(model for model in snapshot.models if model.name == name)
+    level, pushed = _Planner(snapshot).level_for(model, wanted)
+    return 2 if pushed else level
+
+
+def _turn_order(model: Model) -> tuple[float, float]:
+    return (model.waiting_since if model.waiting_since is not None else math.inf, model.last_used)
+
+
+class _Planner:
+    """One planning: the actions so far and what they leave.
+
+    ``free`` is what a wake may take now; ``room`` what is left when all that is under way or planned is done.
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.now = snapshot.now
+        self.models = snapshot.models
+        self.min_awake = snapshot.min_awake
+        self.turn = snapshot.turn
+        self.shared = snapshot.budget.shared_pool
+        budget = snapshot.budget
+        self.unused = min(budget.device_limit - budget.device_used, budget.device_available)
+        changes = [m.target_bytes - m.device_bytes for m in self.models if m.moving]
+        self.free = self.unused - sum(change for change in changes if change > 0)
+        self.room = self.unused - sum(changes)
+        self.host_room = budget.host_limit - budget.host_parked
+        self.host_available = budget.host_available
+        self.actions: list[Action] = []
+        self.claimed: set[str] = set()
+        self.again_at = math.inf
+
+    def make_way_for(self, model: Model) -> None:
+        """Wake it if there is room, or do what can be done now to make room."""
+        if model.name in self.claimed:
+            return
+        needed = model.to_wake + model.shortage
+        possible = self._possible(model)
+        if needed > possible:
+            self.actions.append(Refuse(model.name, needed, max(0, possible)))
+            return
+        picked = _pick(needed - self.room, self._options(model))
+        if picked is None:
+            return  # an earlier one gets all there is; its turn comes after that one's
+        self.claimed.add(model.name)
+        self.room -= needed
+        if not picked and needed <= self.free:
+            self.free -= needed
+            self.actions.append(Wake(model.name))
+        elif all(option.at <= self.now for option in picked):
+            self._take(picked, "room")
+        else:
+            self._wait_for(picked, model)
+
+    def relieve(self) -> None:
+        """More is held than allowed, since KV has grown: give back what nobody uses."""
+        ready = [option for option in self._options() if option.at <= self.now]
+        picked = _pick(-self.room, ready)
+        self._take(ready if picked is None else picked, "memory")
+
+    def retire(self) -> None:
+        """Put to sleep, or deeper, those whose timer has run out."""
+        for model in sorted(self.models, key=lambda m: m.last_used):
+            if not model.due or model.pinned or model.moving or model.name in self.claimed:
+                continue
+            if model.waiting_since is not None or model.active:
+                continue
+            if model.parked:
+                self.actions.append(Deepen(model.name, "deepen"))
+            elif model.awake or model.half_woken:
+                self.actions.extend(self._sleep(model, "idle"))
+
+    def resume(self) -> None:
+        for model in self.models:
+            if model.turn_over and not model.moving and model.name not in self.claimed:
+                self.actions.append(Resume(model.name))
+
+    def _possible(self, model: Model) -> int:
+        """The room that it could have if everything that may sleep slept."""
+        others = [other for other in self.models if other is not model]
+        promised = sum(max(0, m.target_bytes - m.device_bytes) for m in others if m.moving and m.pinned)
+        movable = sum(max(0, m.device_bytes - m.residue_bytes) for m in others if not m.pinned)
+        return self.unused - promised + movable
+
+    def _options(self, waiting: Model | None = None) -> list[_Option]:
+        """All ways to gain room, the least painful first."""
+        others = [m for m in self.models if m is not waiting and m.name not in self.claimed]
+        others.sort(key=lambda m: m.last_used)
+        trims = [_Option(m, m.kv_unused, trim=True) for m in others if _trimmable(m)]
+        parked = [_Option(m, m.movable_bytes) for m in others if self.shared and m.parked and _may_move(m)]
+        parked.sort(key=lambda option: option.model.waiting_since is not None)
+        idle = [self._idle_option(m) for m in sorted(others, key=self._price) if _idle(m)]
+        idle.sort(key=lambda option: max(option.at, self.now))
+        busy = [_Option(m, _gain(m), at=math.inf) for m in others if _busy(m)]
+        busy.sort(key=lambda option: (not option.model.turn_over, option.model.awake_since))
+        return trims + parked + idle + busy
+
+    def _idle_option(self, model: Model) -> _Option:
+        return _Option(model, _gain(model), at=model.awake_since + self.min_awake)
+
+    def _price(self, model: Model) -> float:
+        """Bytes to bring back for each second that it was not used."""
+        return model.weights_bytes / max(self.now - model.last_used, 1e-3)
+
+    def _take(self, options: list[_Option], cause: Cause) -> None:
+        """Do what can be done at once. Who goes to sleep need not be trimmed before."""
+        sleepers = {option.model.name for option in options if not option.trim}
+        self.room += sum(option.gain for option in options)
+        self.claimed.update(option.model.name for option in options)
+        for option in options:
+            model = option.model
+            if not option.trim:
+                self.actions.extend(self._sleep(model, "turn" if model.turn_over else cause))
+            elif model.name not in sleepers:
+                self.actions.append(TrimKv(model.name))
+
+    def _wait_for(self, options: list[_Option], waiting: Model) -> None:
+        """Some of what is needed is busy: end its turn when it has had it."""
+        self.room += sum(option.gain for option in options)
+        self.claimed.update(option.model.name for option in options)
+        for option in options:
+            model = option.model
+            if option.at < math.inf:
+                self._ask_again(option.at)
+            elif not model.moving and not model.turn_over:
+                turn_ends = (waiting.waiting_since or self.now) + self.turn
+                if turn_ends <= self.now:
+                    self.actions.append(EndTurn(model.name))
+                else:
+                    self._ask_again(turn_ends)
+
+    def _ask_again(self, at: float) -> None:
+        if at > self.now:
+            self.again_at = min(self.again_at, at)
+
+    def level_for(self, model: Model, wanted: Level | Literal["auto"]) -> tuple[Level, list[Model]]:
+        """The level, and the colder sleepers that must leave the host's memory first."""
+        if wanted == 2 or (self.shared and self.unused < 0):
+            return 2, []
+        extra = self._parking(model)
+        if not self.shared and extra > self.host_available:
+            return 2, []
+        pushed: list[Model] = []
+        missing = extra - self.host_room
+        for other in self._colder_than(model):
+            if missing <= 0:
+                break
+            pushed.append(other)
+            missing -= other.host_bytes
+        return (2, []) if missing > 0 else (1, pushed)
+
+    def _colder_than(self, model: Model) -> Iterator[Model]:
+        for other in sorted(self.models, key=lambda m: m.last_used):
+            if other.last_used >= model.last_used:
+                return
+            if other.parked and _may_move(other) and other.waiting_since is None and other is not model:
+                yield other
+
+    def _sleep(self, model: Model, cause: Cause) -> Iterator[Action]:
+        """Its sleep; or first the deepening of those that must make way for its parked weights."""
+        if model.parked:
+            yield Deepen(model.name, cause)
+            return
+        level, pushed = self.level_for(model, 2 if self.shared and cause != "idle" else model.preferred_level)
+        self.claimed.add(model.name)
+        for other in pushed:
+            if other.name not in self.claimed:
+                self.claimed.add(other.name)
+                yield Deepen(other.name, "room")
+        if not pushed:
+            self.host_room -= self._parking(model) if level == 1 else 0
+            yield Sleep(model.name, level, cause)
+
+    def _parking(self, model: Model) -> int:
+        """What parking its weights adds to the host's memory."""
+        return model.weights_bytes if self.shared else max(0, model.weights_bytes - model.host_bytes)
+
+
+def _pick(shortfall: int, options: Iterable[_Option]) -> list[_Option] | None:
+    """The first options that cover the shortfall, less those that turn out not to be needed."""
+    picked: list[_Option] = []
+    gained = 0
+    for option in options:
+        if gained >= shortfall:
+            break
+        picked.append(option)
+        gained += option.gain
+    if gained < shortfall:
+        return None
+    for option in reversed(picked.copy()):
+        if gained - option.gain >= shortfall:
+            picked.remove(option)
+            gained -= option.gain
+    return picked
+
+
+def _may_move(model: Model) -> bool:
+    return not model.pinned and not model.moving
+
+
+def _trimmable(model: Model) -> bool:
+    return model.awake and not model.moving and model.kv_unused > 0
+
+
+def _idle(model: Model) -> bool:
+    if not _may_move(model) or model.active:
+        return False
+    if model.half_woken or model.turn_over:
+        return True
+    return model.awake and model.waiting_since is None
+
+
+def _busy(model: Model) -> bool:
+    return not model.pinned and not _idle(model) and (model.moving or model.awake)
+
+
+def _gain(model: Model) -> int:
+    """What its sleep gives beyond trimming its KV."""
+    return model.movable_bytes - (model.kv_unused if _trimmable(model) else 0)

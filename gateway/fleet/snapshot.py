@@ -1,0 +1,90 @@
+"""What the policy knows: the models on one device and the memory budgets, at one moment."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from engine import Level
+from gateway.fleet.state import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One model as the policy sees it. Times are on the snapshot's clock."""
+
+    name: str
+    state: State
+    """DRAINING: its turn is over, it admits nobody."""
+    level: Level | None = None
+    half_woken: bool = False
+    pinned: bool = False
+    preferred_level: Level | Literal["auto"] = "auto"
+
+    moving: bool = False
+    """A wake, a sleep or the like is under way; nothing can be asked of it before that ends."""
+    target_bytes: int = 0
+    """While moving: what it holds on the device afterwards."""
+    device_bytes: int = 0
+    residue_bytes: int = 0
+    """Stays on the device however deep it sleeps."""
+    weights_bytes: int = 0
+    kv_unused: int = 0
+    host_bytes: int = 0
+    """Counts against the host limit now."""
+    to_wake: int = 0
+    shortage: int = 0
+    """What the engine found missing when a wake was tried that should have fitted."""
+
+    active: int = 0
+    """Requests admitted and not over."""
+    waiting_since: float | None = None
+    last_used: float = -math.inf
+    awake_since: float = -math.inf
+    due: bool = False
+    """Its idle timeout (awake) or ``deepen_after`` (level 1) is over."""
+
+    @property
+    def awake(self) -> bool:
+        return self.state in (State.AWAKE, State.DRAINING)
+
+    @property
+    def turn_over(self) -> bool:
+        return self.state is State.DRAINING
+
+    @property
+    def waits_for_room(self) -> bool:
+        return self.waiting_since is not None and not self.awake and not self.moving
+
+    @property
+    def parked(self) -> bool:
+        return self.level == 1 and not self.awake and not self.half_woken
+
+    @property
+    def movable_bytes(self) -> int:
+        """What level 2 gives back to the device."""
+        return max(0, (self.target_bytes if self.moving else self.device_bytes) - self.residue_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Bytes. ``limit`` is what the configuration allows, ``available`` what the system has left now."""
+
+    device_limit: int
+    device_used: int
+    device_available: int
+    host_limit: int
+    host_parked: int
+    host_available: int
+    shared_pool: bool
+    """A CPU device: the device's memory is the host's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    now: float
+    models: tuple[Model, ...]
+    budget: Budget
+    min_awake: float
+    turn: float

@@ -1,0 +1,76 @@
+"""What can be seen of a model from outside. Looking changes nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from engine import Level, Progress
+from gateway.fleet.events import WakeRecord
+from gateway.fleet.served_model import ServedModel
+from gateway.fleet.state import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelStatus:
+    name: str
+    aliases: tuple[str, ...]
+    state: State
+    level: Level | None
+    state_seconds: float
+    """Since it came into this state and level."""
+    in_flight: int
+    """Requests accepted and not over, the queued ones included."""
+    queued: int
+    """Of these, those without a first token yet."""
+    idle_seconds: float | None
+    """Since its last use; None: never used, or in use."""
+    sleeps_in_seconds: float | None
+    """Until it falls asleep if nobody asks; None: it does not by itself."""
+    device_bytes: int
+    host_bytes: int
+    weights_bytes: int
+    """The size of its weights, wherever they are; 0 when not known yet."""
+    kv_bytes: int
+    max_model_len: int | None
+    pinned: bool
+    last_wake: WakeRecord | None
+    last_error: str | None
+    progress: Progress | None
+
+
+def status_of(model: ServedModel, now: float) -> ModelStatus:
+    footprint = model.footprint()
+    return ModelStatus(
+        name=model.name,
+        aliases=model.config.aliases,
+        state=model.state,
+        level=model.level,
+        state_seconds=now - model.state_since,
+        in_flight=model.queue.in_flight,
+        queued=model.queue.queued,
+        idle_seconds=_idle_seconds(model, now),
+        sleeps_in_seconds=_sleeps_in_seconds(model, now),
+        device_bytes=footprint.device,
+        host_bytes=footprint.host_copy,
+        weights_bytes=model.weights_bytes,
+        kv_bytes=footprint.kv,
+        max_model_len=model.engine.info.max_model_len if model.engine else None,
+        pinned=model.config.pinned,
+        last_wake=model.last_wake,
+        last_error=model.last_error,
+        progress=model.engine.progress() if model.engine else None,
+    )
+
+
+def _idle_seconds(model: ServedModel, now: float) -> float | None:
+    if model.queue.in_flight or model.last_used == -math.inf:
+        return None
+    return now - model.last_used
+
+
+def _sleeps_in_seconds(model: ServedModel, now: float) -> float | None:
+    deadline = model.sleep_deadline() if model.held else None
+    if deadline is None or deadline == math.inf:
+        return None
+    return max(0.0, deadline - now)

@@ -1,0 +1,33 @@
+"""The policy's view of served models."""
+
+from __future__ import annotations
+
+from gateway.fleet.served_model import ServedModel
+from gateway.fleet.snapshot import Model
+from gateway.fleet.state import State
+
+
+def seen_by_policy(model: ServedModel, now: float) -> Model:
+    footprint = model.footprint()
+    return Model(
+        name=model.name,
+        state=State.COLD if model.state is State.WAKING and not model.moving else model.state,
+        level=model.level,
+        half_woken=model.half_woken,
+        pinned=model.config.pinned,
+        preferred_level=model.config.level,
+        moving=model.moving,
+        target_bytes=model.target_bytes,
+        device_bytes=footprint.device,
+        residue_bytes=footprint.residue,
+        weights_bytes=model.weights_bytes,
+        kv_unused=max(0, footprint.kv - model.kv_in_use),
+        host_bytes=footprint.host_copy,
+        to_wake=footprint.to_wake,
+        shortage=model.shortage,
+        active=len(model.queue.active),
+        waiting_since=model.waiting_since,
+        last_used=now if model.queue.active else model.last_used,
+        awake_since=model.awake_since,
+        due=model.is_due(),
+    )

@@ -1,0 +1,295 @@
+"""An engine without a model: scripted sizes, durations and failures behind the seam's protocol.
+
+Protocol misuse (generating while asleep, two transitions at once) raises AssertionError and is also kept in
+``FakeBackend.misuse``, since whoever misused the engine may swallow the error. Tokens are UTF-8 bytes, and an
+answer repeats the prompt after the model's greeting, so tests can tell whose answer to which prompt it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine import (
+    ALL_TAGS,
+    CheckpointError,
+    Delta,
+    EngineOptions,
+    Estimate,
+    Footprint,
+    GenerateRequest,
+    Level,
+    MemoryState,
+    ModelInfo,
+    OutOfMemory,
+    Progress,
+    SamplingParams,
+    Tag,
+    TransitionReport,
+)
+
+MIB = 2**20
+Step = Literal["open", "estimate", "load", "wake", "sleep", "generate", "trim_kv"]
+Sleeper = Callable[[float], Awaitable[None]]
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class FakeSpec:
+    """How a fake model behaves. Bytes and seconds."""
+
+    weights: int = 100 * MIB
+    first_kv: int = 10 * MIB
+    residue: int = 1 * MIB
+    load_seconds: float = 0.0
+    wake_seconds: float = 0.0
+    """From level 2 or cold; from level 1 a tenth of it."""
+    sleep_seconds: float = 0.0
+    token_seconds: float = 0.0
+    reply: str = "Hello from {name}: "
+    max_model_len: int = 4096
+    chat_template: str | None = CHAT_TEMPLATE
+    special_tokens: dict[str, str] = field(default_factory=lambda: {"bos_token": "<s>", "eos_token": "</s>"})
+    sampling_defaults: dict[str, float] = field(default_factory=dict)
+    failures: dict[Step, list[Exception]] = field(default_factory=lambda: defaultdict(list))
+    """To be raised by the next calls of a step, one each. A failing wake fails half-way, ``generate`` after
+    its first token."""
+
+
+class FakeBackend:
+    """Stands in for the ``engine`` package. Paths are the names of the specs."""
+
+    def __init__(
+        self,
+        specs: dict[str, FakeSpec] | None = None,
+        *,
+        total: int = 1000 * MIB,
+        host_total: int = 10_000 * MIB,
+        shared: bool = True,
+        sleep: Sleeper = asyncio.sleep,
+    ) -> None:
+        self.specs = specs or {}
+        self.total = total
+        self.host_total = host_total
+        self.shared = shared
+        self.foreign = 0
+        """Device memory that somebody else uses."""
+        self.sleep = sleep
+        self.engines: dict[str, FakeEngine] = {}
+        self.misuse: list[str] = []
+
+    def open(self, path: str, device: str = "auto", options: EngineOptions | None = None) -> FakeEngine:
+        spec = self._spec(path)
+        raise_next(spec, "open")
+        assert path not in self.engines, f"{path} opened twice"
+        self.engines[path] = FakeEngine(path, spec, self, options or EngineOptions())
+        return self.engines[path]
+
+    def estimate(self, path: str, options: EngineOptions | None = None) -> Estimate | None:
+        spec = self._spec(path)
+        raise_next(spec, "estimate")
+        return Estimate(
+            weights_bytes=spec.weights,
+            kv_bytes_per_token=1024,
+            max_model_len=spec.max_model_len,
+            architecture="FakeForCausalLM",
+        )
+
+    def memory_state(self, device: str = "cpu") -> MemoryState:
+        used = sum(engine.footprint().device for engine in self.engines.values())
+        copies = sum(engine.footprint().host_copy for engine in self.engines.values())
+        if device == "cpu" and not self.shared:
+            return MemoryState(
+                total=self.host_total, available=self.host_total - copies, shared_with_host=True
+            )
+        available = self.total - used - self.foreign
+        return MemoryState(total=self.total, available=available, shared_with_host=self.shared)
+
+    def _spec(self, path: str) -> FakeSpec:
+        if path not in self.specs:
+            raise CheckpointError(f"{path} is not there", reason="the model's files are not there")
+        return self.specs[path]
+
+
+class FakeEngine:
+    def __init__(self, name: str, spec: FakeSpec, backend: FakeBackend, options: EngineOptions) -> None:
+        self.name = name
+        self.spec = spec
+        self.options = options
+        self.calls: list[str] = []
+        self.running = 0
+        self.closed = False
+        self.fault_reason: str | None = None
+        self.now_doing: Progress | None = None
+        self.last_step_at: float | None = None
+        self.kv = 0
+        self.weights = 0
+        self.host_copy = 0
+        self.tags: frozenset[Tag] = frozenset()
+        self._backend = backend
+        self._loaded = False
+        self._moving: str | None = None
+
+    @property
+    def info(self) -> ModelInfo:
+        return ModelInfo(
+            kind="generate",
+            architecture="FakeForCausalLM",
+            dtype="float32",
+            max_model_len=min(self.options.max_model_len or self.spec.max_model_len, self.spec.max_model_len),
+            vocab_size=256,
+            longest_token_bytes=1,
+            chat_template=self.spec.chat_template,
+            special_tokens=self.spec.special_tokens,
+            sampling_defaults=self.spec.sampling_defaults,
+        )
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        return bytes(token_ids).decode(errors="replace")
+
+    async def load(self) -> None:
+        async with self._transition("load"):
+            if not self._loaded:
+                await self._backend.sleep(self.spec.load_seconds)
+                raise_next(self.spec, "load")
+                self._loaded = True
+
+    async def wake(self, tags: frozenset[Tag] = ALL_TAGS) -> TransitionReport:
+        async with self._transition("wake"):
+            self._insist(self._loaded, "wake before load")
+            needed = self._needed(tags)
+            seconds = self.spec.wake_seconds * (0.1 if self.weights or self.host_copy else 1.0)
+            before = (self.weights, self.kv, self.host_copy)
+            available = self._backend.memory_state("auto").available
+            if needed > available:
+                raise OutOfMemory(needed, available)
+            self._fill(tags)
+            try:
+                await self._backend.sleep(seconds)
+                raise_next(self.spec, "wake")
+            except BaseException:
+                self.weights, self.kv, self.host_copy = before
+                raise
+            self.tags |= tags
+            return TransitionReport(seconds=seconds, bytes=needed, phases={"commit": 0.0, "read": seconds})
+
+    async def sleep(self, level: Level) -> TransitionReport:
+        async with self._transition("sleep"):
+            self._insist(self._loaded, "sleep before load")
+            self._insist(not self.running, "sleep with a sequence running")
+            await self._backend.sleep(self.spec.sleep_seconds)
+            raise_next(self.spec, "sleep")
+            before = self.footprint().device
+            self.tags = frozenset()
+            self.kv = 0
+            if level == 2:
+                self.weights = self.host_copy = 0
+            elif self._backend.shared:
+                self.host_copy = self.weights
+            else:
+                self.host_copy, self.weights = self.spec.weights, 0
+            freed = before - self.footprint().device
+            return TransitionReport(seconds=self.spec.sleep_seconds, bytes=freed, phases={"release": 0.0})
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
+        self._insist(self.tags == ALL_TAGS and self._moving in (None, "trim_kv"), "generate while not awake")
+        self.calls.append("generate")
+        self.running += 1
+        try:
+            answer = self.spec.reply.format(name=self.name) + self.decode(request.prompt_ids)
+            async for delta in self._stream(answer, request.sampling):
+                yield [delta]
+        finally:
+            self.running -= 1
+
+    async def _stream(self, answer: str, sampling: SamplingParams) -> AsyncIterator[Delta]:
+        stops = [answer.index(stop) for stop in sampling.stop if stop in answer]
+        answer = answer[: min(stops, default=len(answer))]
+        shown = answer[: sampling.max_tokens]
+        for position, character in enumerate(shown):
+            await self._backend.sleep(self.spec.token_seconds)
+            self._insist(self.tags == ALL_TAGS, "a step on a sleeping model")
+            last = position == len(shown) - 1
+            reason: Literal["stop", "length"] = "stop" if len(shown) == len(answer) else "length"
+            token_ids = tuple(character.encode())
+            yield Delta(token_ids=token_ids, text=character, finish_reason=reason if last else None)
+            raise_next(self.spec, "generate")
+        if not shown:
+            yield Delta(finish_reason="stop")
+
+    async def trim_kv(self) -> int:
+        async with self._transition("trim_kv"):
+            await self._backend.sleep(0)
+            raise_next(self.spec, "trim_kv")
+            kept = self.spec.first_kv if self.running else 0
+            freed = max(0, self.kv - kept)
+            self.kv -= freed
+            return freed
+
+    async def reload_weights(self) -> None:
+        async with self._transition("reload_weights"):
+            self._insist(not self.running, "reload with a sequence running")
+
+    def footprint(self) -> Footprint:
+        return Footprint(
+            weights=self.weights,
+            kv=self.kv,
+            host_copy=self.host_copy,
+            residue=self.spec.residue if self._loaded else 0,
+            to_wake=self._needed(ALL_TAGS),
+        )
+
+    def progress(self) -> Progress | None:
+        return self.now_doing
+
+    def fault(self) -> str | None:
+        return self.fault_reason
+
+    async def close(self) -> None:
+        self.closed = True
+        self.weights = self.kv = self.host_copy = 0
+
+    def _needed(self, tags: frozenset[Tag]) -> int:
+        weights = self.spec.weights - self.weights if "weights" in tags - self.tags else 0
+        kv = max(0, self.spec.first_kv - self.kv) if "kv_cache" in tags - self.tags else 0
+        return weights + kv
+
+    def _fill(self, tags: frozenset[Tag]) -> None:
+        if "weights" in tags:
+            self.weights = self.spec.weights
+            if self._backend.shared:
+                self.host_copy = 0
+        if "kv_cache" in tags:
+            self.kv = max(self.kv, self.spec.first_kv)
+
+    @asynccontextmanager
+    async def _transition(self, name: str) -> AsyncIterator[None]:
+        self._insist(not self.closed, f"{name} after close")
+        self._insist(self._moving is None, f"{name} during {self._moving}")
+        self.calls.append(name)
+        self._moving = name
+        try:
+            yield
+        finally:
+            self._moving = None
+
+    def _insist(self, right: bool, complaint: str) -> None:
+        if not right:
+            self._backend.misuse.append(f"{self.name}: {complaint}")
+            raise AssertionError(complaint)
+
+
+def raise_next(spec: FakeSpec, step: Step) -> None:
+    if spec.failures.get(step):
+        raise spec.failures[step].pop(0)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from engine import SamplingParams
+from tests.gateway.api.caller import Reply
+from tests.gateway.api.conftest import Gateway
+
+
+async def complete(gateway: Gateway, prompt: Any = "hello", **fields: Any) -> Reply:
+    return await gateway.post("/v1/completions", {"model": "alpha", "prompt": prompt, **fields})
+
+
+async def test_answer_has_openais_shape(gateway: Gateway) -> None:
+    answer = (await complete(gateway)).json
+    assert re.fullmatch(r"cmpl-[0-9a-f]{32}", answer.pop("id"))
+    assert isinstance(answer.pop("created"), int)
+    assert answer == {
+        "object": "text_completion",
+        "model": "alpha",
+        "choices": [{"index": 0, "text": "Hello!", "finish_reason": "stop", "logprobs": None}],
+        "usage": {"prompt_tokens": 6, "completion_tokens": 4, "total_tokens": 10},
+    }
+    assert gateway.alpha.requests[0].sampling == SamplingParams(max_tokens=16)
+
+
+async def test_max_tokens_defaults_to_what_is_left_when_that_is_less(gateway: Gateway) -> None:
+    await complete(gateway, "x" * 190)
+    assert gateway.alpha.requests[0].sampling.max_tokens == 9
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompt_ids"),
+    [
+        ("ab", [[1, 97, 98]]),
+        ([97, 98], [[97, 98]]),
+        (["a", "b"], [[1, 97], [1, 98]]),
+        ([[97], [98, 99]], [[97], [98, 99]]),
+    ],
+)
+async def test_the_four_forms_of_a_prompt(gateway: Gateway, prompt: Any, prompt_ids: list[list[int]]) -> None:
+    answer = (await complete(gateway, prompt)).json
+    assert sorted(request.prompt_ids for request in gateway.alpha.requests) == prompt_ids
+    assert [choice["index"] for choice in answer["choices"]] == list(range(len(prompt_ids)))
+    assert [choice["text"] for choice in answer["choices"]] == ["Hello!"] * len(prompt_ids)
+    assert answer["usage"]["prompt_tokens"] == sum(map(len, prompt_ids))
+    assert answer["usage"]["completion_tokens"] == 4 * len(prompt_ids)
+
+
+async def test_a_streamed_batch_tells_its_choices_apart(gateway: Gateway) -> None:
+    reply = await complete(
+        gateway, ["a", "b"], stream=True, echo=True, stream_options={"include_usage": True}
+    )
+    *chunks, usage, done = reply.events
+    assert done == "[DONE]"
+    assert all(len(chunk["choices"]) == 1 for chunk in chunks)
+    for index, prompt in enumerate("ab"):
+        mine = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == index]
+        assert "".join(choice["text"] for choice in mine) == prompt + "Hello!"
+        assert [choice["finish_reason"] for choice in mine] == [None] * (len(mine) - 1) + ["stop"]
+    assert usage["choices"] == [] and usage["usage"]["completion_tokens"] == 8
+
+
+async def test_echo(gateway: Gateway) -> None:
+    assert (await complete(gateway, "Say: ", echo=True)).json["choices"][0]["text"] == "Say: Hello!"
+    assert (await complete(gateway, [97, 98], echo=True)).json["choices"][0]["text"] == "abHello!"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": None}, "prompt"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": [[]]}, "prompt"),
+        ({"prompt": ["a", ""]}, "prompt"),
+        ({"prompt": ["a", 1]}, "prompt"),
+        ({"prompt": [[1], "a"]}, "prompt"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"prompt": [256]}, "prompt"),
+        ({"prompt": [1.5]}, "prompt[0]"),
+        ({"prompt": ["a"] * 1025}, "prompt"),
+        ({"logprobs": 0}, "logprobs"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"best_of": 2}, "best_of"),
+        ({"suffix": "x"}, "suffix"),
+    ],
+)
+async def test_bad_fields_are_named_and_nothing_is_woken(
+    gateway: Gateway, fields: dict[str, Any], param: str
+) -> None:
+    reply = await complete(gateway, **fields)
+    assert reply.status == 400
+    assert reply.error["param"] == param
+    assert gateway.is_cold()
+
+
+async def test_a_missing_prompt_is_named(gateway: Gateway) -> None:
+    assert (await gateway.post("/v1/completions", {"model": "alpha"})).error["param"] == "prompt"
+
+
+async def test_one_prompt_that_does_not_fit_refuses_the_batch(gateway: Gateway) -> None:
+    reply = await complete(gateway, ["a", "x" * 200])
+    assert (reply.status, reply.error["code"]) == (400, "context_length_exceeded")
+    assert gateway.is_cold()
+
+
+async def test_a_failure_of_one_prompt_ends_the_batch(gateway: Gateway) -> None:
+    gateway.alpha.failure = RuntimeError("secret")
+    reply = await complete(gateway, ["a", "b"])
+    assert reply.status == 500
+    assert "secret" not in reply.error["message"]
+    assert gateway.in_flight() == 0 and gateway.alpha.running == 0

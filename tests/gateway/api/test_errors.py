@@ -1,0 +1,137 @@
+"""The rows of the error table that need no server of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from gateway.config import ServerConfig
+from tests.gateway.api.caller import chat_body
+from tests.gateway.api.conftest import Gateway, running
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+async def test_unknown_model(gateway: Gateway, path: str) -> None:
+    reply = await gateway.post(path, {**chat_body(), "model": "nobody", "prompt": "a"})
+    assert reply.status == 404
+    assert (reply.error["code"], reply.error["param"]) == ("model_not_found", "model")
+    assert "alpha" in reply.error["message"] and "org/beta" in reply.error["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"nonsense", b"[]", b'"text"', b"null", b"1", b"\xff", b'{"model": "\xff"}', b"[" * 100_000],
+)
+async def test_a_body_that_is_no_json_object(gateway: Gateway, body: bytes) -> None:
+    reply = await gateway.call("POST", CHAT, body=body).reply()
+    assert reply.status == 400
+    assert reply.error["type"] == "invalid_request_error"
+
+
+async def test_deep_nesting_is_refused(gateway: Gateway) -> None:
+    body = b'{"model": "alpha", "x": ' + b"[" * 100_000
+    assert (await gateway.call("POST", CHAT, body=body).reply()).status == 400
+
+
+async def test_another_content_type_is_refused(gateway: Gateway) -> None:
+    reply = await gateway.post(CHAT, chat_body(), headers={"content-type": "text/plain"})
+    assert (reply.status, reply.error["param"]) == (400, "content-type")
+    for fine in ("", "application/json; charset=utf-8", "Application/JSON"):
+        assert (await gateway.post(CHAT, chat_body(), headers={"content-type": fine})).status == 200
+
+
+async def test_a_body_too_large() -> None:
+    async with running(ServerConfig(max_body=100)) as gateway:
+        announced = await gateway.post(CHAT, chat_body(), headers={"content-length": "101"})
+        chunked = await gateway.call("POST", CHAT, body=[b"x" * 40] * 3).reply()
+        for reply in (announced, chunked):
+            assert (reply.status, reply.error["code"]) == (413, "body_too_large")
+        assert (await gateway.post(CHAT, chat_body())).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nowhere", 404), ("POST", "/v1/responses", 404), ("GET", CHAT, 405), ("POST", "/health", 405)],
+)
+async def test_no_such_route(gateway: Gateway, method: str, path: str, status: int) -> None:
+    reply = await gateway.call(method, path).reply()
+    assert reply.status == status
+    assert reply.error["type"] == "invalid_request_error"
+    assert "x-request-id" in reply.headers
+
+
+async def test_queue_full() -> None:
+    async with running(max_waiting=1) as gateway:
+        gateway.alpha.may_wake.clear()
+        waiting = gateway.start_chat()
+        while not gateway.in_flight():
+            await asyncio.sleep(0)
+        reply = await gateway.chat()
+        assert (reply.status, reply.error["code"]) == (429, "queue_full")
+        assert int(reply.headers["retry-after"]) >= 1
+        gateway.alpha.may_wake.set()
+        assert (await waiting.reply()).status == 200
+
+
+async def test_wait_timeout() -> None:
+    async with running(max_wait=0.05) as gateway:
+        gateway.alpha.may_wake.clear()
+        reply = await gateway.chat()
+        assert (reply.status, reply.error["code"]) == (503, "wait_timeout")
+        assert int(reply.headers["retry-after"]) >= 1
+        gateway.alpha.may_wake.set()
+
+
+async def test_wait_timeout_while_it_is_opened() -> None:
+    async with running(max_wait=0.05) as gateway:
+        gateway.alpha.may_open.clear()
+        reply = await gateway.chat()
+        assert (reply.status, reply.error["code"]) == (503, "wait_timeout")
+        gateway.alpha.may_open.set()
+
+
+async def test_a_checkpoint_that_cannot_be_opened() -> None:
+    async with running() as gateway:
+        gateway.beta.opens = False
+        reply = await gateway.chat(model="org/beta")
+        assert (reply.status, reply.error["code"]) == (503, "model_wake_failed")
+        assert int(reply.headers["retry-after"]) >= 1
+        assert "its files are gone" in reply.error["message"] and "config.json" not in reply.error["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_shutting_down(gateway: Gateway, stream: bool) -> None:
+    await gateway.fleet.drain()
+    reply = await gateway.chat(stream=stream)
+    assert (reply.status, reply.error["code"]) == (503, "shutting_down")
+    assert (await gateway.get("/ready")).error["code"] == "shutting_down"
+    assert (await gateway.get("/health")).status == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_unexpected_failure_is_logged_and_tells_nothing(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    def broken(name: str) -> Any:
+        raise ZeroDivisionError("at /root/secret")
+
+    monkeypatch.setattr(gateway.fleet, "resolve", broken)
+    reply = await gateway.chat(stream=stream)
+    assert reply.status == 500
+    assert reply.error["type"] == "server_error"
+    assert "secret" not in reply.error["message"]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def test_request_ids(gateway: Gateway) -> None:
+    sent = {"x-request-id": "my-id.1"}
+    for path in ("/health", "/nowhere", "/v1/models/nobody"):
+        assert (await gateway.get(path, headers=sent)).headers["x-request-id"] == "my-id.1"
+    assert (await gateway.chat()).headers["x-request-id"] != (await gateway.chat()).headers["x-request-id"]
+    long = {"x-request-id": "x" * 129}
+    assert len((await gateway.get("/health", headers=long)).headers["x-request-id"]) == 32

@@ -1,0 +1,152 @@
+"""Models, sleep routes, health, status; and that looking wakes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+
+from tests.gateway.api.conftest import Gateway, running
+
+
+async def test_models(gateway: Gateway) -> None:
+    await gateway.fleet.opened("alpha")
+    listed = (await gateway.get("/v1/models")).json
+    assert listed["object"] == "list"
+    created = listed["data"][0]["created"]
+    assert isinstance(created, int)
+    assert listed["data"] == [
+        {
+            "id": "alpha",
+            "object": "model",
+            "created": created,
+            "owned_by": "dormouse",
+            "status": {"value": "cold", "level": None},
+            "aliases": ["gpt-4o-mini"],
+            "max_model_len": 200,
+        },
+        {
+            "id": "org/beta",
+            "object": "model",
+            "created": created,
+            "owned_by": "dormouse",
+            "status": {"value": "cold", "level": None},
+            "aliases": [],
+            "max_model_len": None,
+        },
+    ]
+    for path, name in [("alpha", "alpha"), ("gpt-4o-mini", "alpha"), ("org/beta", "org/beta")]:
+        assert (await gateway.get(f"/v1/models/{path}")).json["id"] == name
+    assert (await gateway.get("/v1/models/org%2Fbeta")).json["id"] == "org/beta"
+    reply = await gateway.get("/v1/models/nobody")
+    assert (reply.status, reply.error["code"]) == (404, "model_not_found")
+
+
+async def test_a_model_named_by_its_path() -> None:
+    async with running(name="/models/tiny") as gateway:
+        assert (await gateway.get("/v1/models/%2Fmodels%2Ftiny")).json["id"] == "/models/tiny"
+        assert (await gateway.get("/v1/models//models/tiny")).json["id"] == "/models/tiny"
+
+
+async def test_sleep_and_wake(gateway: Gateway) -> None:
+    async def sleeping(query: str = "?model=alpha") -> bool:
+        answer = (await gateway.get(f"/is_sleeping{query}")).json
+        assert answer.keys() == {"is_sleeping"}
+        return bool(answer["is_sleeping"])
+
+    async def state() -> dict[str, Any]:
+        status: dict[str, Any] = (await gateway.get("/v1/models/alpha")).json["status"]
+        return status
+
+    assert await sleeping()
+    await gateway.chat()
+    assert not await sleeping() and not await sleeping("")
+    assert await state() == {"value": "awake", "level": None}
+    reply = await gateway.post("/sleep?level=1&model=gpt-4o-mini")
+    assert reply.json == {"status": "sleeping", "level": 1}
+    assert await sleeping() and await sleeping("")
+    assert await state() == {"value": "asleep", "level": 1}
+    assert (await gateway.post("/sleep?level=2&model=alpha")).json["level"] == 2
+    reply = await gateway.post("/wake_up?model=alpha&tags=weights")
+    assert reply.json == {"status": "sleeping", "tags": ["weights"]}
+    assert await sleeping()
+    reply = await gateway.post("/wake_up?model=alpha&tags=kv_cache")
+    assert reply.json == {"status": "awake", "tags": ["kv_cache"]}
+    assert not await sleeping()
+    await gateway.post("/sleep?model=alpha")
+    assert (await gateway.post("/wake_up?model=alpha")).json == {"status": "awake", "tags": None}
+    assert (await gateway.chat()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("level=0", "query.level"),
+        ("level=3", "query.level"),
+        ("level=-1", "query.level"),
+        ("level=deep", "query.level"),
+        ("mode=keep", "query.mode"),
+        ("level=1&mode=", "query.mode"),
+    ],
+)
+async def test_a_bad_level_or_mode_does_nothing(gateway: Gateway, query: str, param: str) -> None:
+    await gateway.chat()
+    reply = await gateway.post(f"/sleep?model=alpha&{query}")
+    assert (reply.status, reply.error["param"]) == (400, param)
+    assert not gateway.fleet.is_sleeping("alpha")
+
+
+async def test_bad_tags_and_models(gateway: Gateway) -> None:
+    reply = await gateway.post("/wake_up?model=alpha&tags=brains")
+    assert (reply.status, reply.error["param"]) == (400, "query.tags")
+    for method, path in [("POST", "/sleep"), ("POST", "/wake_up"), ("GET", "/is_sleeping")]:
+        reply = await gateway.call(method, f"{path}?model=nobody").reply()
+        assert (reply.status, reply.error["code"]) == (404, "model_not_found")
+    assert gateway.is_cold()
+
+
+async def test_health_names_a_faulty_model(gateway: Gateway) -> None:
+    assert (await gateway.get("/health")).json == {"status": "ok"}
+    await gateway.fleet.opened("alpha")
+    gateway.alpha.fault = "a step has run for 100 s"
+    reply = await gateway.get("/health")
+    assert reply.status == 503
+    assert "alpha" in reply.error["message"] and "100 s" in reply.error["message"]
+
+
+async def test_ready_once_preloads_are_done() -> None:
+    async with running(preload=True) as gateway:
+        gateway.alpha.may_wake.clear()
+        reply = await gateway.get("/ready")
+        assert (reply.status, reply.error["code"]) == (503, "not_ready")
+        gateway.alpha.may_wake.set()
+        async with asyncio.timeout(5):
+            while (await gateway.get("/ready")).status != 200:
+                await asyncio.sleep(0.001)
+        assert not gateway.fleet.is_sleeping("alpha")
+
+
+async def test_version(gateway: Gateway) -> None:
+    assert (await gateway.get("/version")).json == {"version": version("dormouse")}
+
+
+async def test_status(gateway: Gateway) -> None:
+    await gateway.chat(keep_alive=-1)
+    status = (await gateway.get("/api/status")).json
+    assert status.keys() == {"models", "device", "host"}
+    alpha, beta = status["models"]
+    assert alpha["name"] == "alpha" and alpha["state"] == "awake" and alpha["in_flight"] == 0
+    assert alpha["sleeps_in_seconds"] is None
+    assert alpha["last_wake"]["cause"] == "request"
+    assert {"level", "queued", "idle_seconds", "device_bytes", "host_bytes", "weights_bytes", "kv_bytes"} <= (
+        alpha.keys()
+    )
+    assert beta["state"] == "cold" and beta["last_wake"] is None
+
+
+async def test_looking_wakes_nothing(gateway: Gateway) -> None:
+    for path in ("/v1/models", "/v1/models/alpha", "/api/status", "/health", "/ready", "/is_sleeping"):
+        assert (await gateway.get(path)).status == 200
+    assert gateway.is_cold()

@@ -1,0 +1,245 @@
+"""When an answer begins, what keeps it alive, and how it ends when something or somebody fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from engine import DeviceError, OutOfMemory, RequestError
+from gateway.api import sse
+from gateway.config import ServerConfig
+from tests.gateway.api.caller import Call
+from tests.gateway.api.conftest import Gateway, running
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "HOLD_BACK", 0.05)
+    monkeypatch.setattr(sse, "HEARTBEAT", 0.02)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_the_status_line_waits_for_the_first_token(gateway: Gateway) -> None:
+    gateway.alpha.may_wake.clear()
+    call = gateway.start_chat(stream=True)
+    start = asyncio.create_task(call.start())
+    await asyncio.sleep(0.1)
+    assert not start.done()
+    gateway.alpha.may_wake.set()
+    assert (await start).status == 200
+
+
+@pytest.mark.usefixtures("short_waits")
+async def test_a_long_wake_begins_the_answer_with_comments(gateway: Gateway) -> None:
+    gateway.alpha.may_wake.clear()
+    call = gateway.start_chat(stream=True)
+    start = await call.start()
+    assert start.status == 200
+    assert "server-timing" not in start.headers
+    chunks = call.chunks()
+    waited = [await anext(chunks) for _ in range(3)]
+    assert waited == [b": waiting\n\n"] * 3
+    gateway.alpha.may_wake.set()
+    body = b"".join([chunk async for chunk in chunks]).decode()
+    *events, timing, done, end = body.removeprefix(": waiting\n\n").split("\n\n")
+    assert (done, end) == ("data: [DONE]", "")
+    assert timing.startswith(": server-timing queue;dur=")
+    assert float(timing.split("wake;dur=")[1].split(",")[0]) >= 80
+    assert len(events) == 5 and all(event.startswith("data: {") for event in events)
+
+
+async def test_chunks_come_one_by_one(gateway: Gateway) -> None:
+    gateway.alpha.one_by_one = True
+    gateway.alpha.may_step.clear()
+    call = gateway.start_chat(stream=True)
+    gateway.alpha.may_step.set()
+    await call.start()
+    chunks = call.chunks()
+    assert b'"Hel"' in await anext(chunks)
+    gateway.alpha.may_step.set()  # a step without text sends nothing
+    await until(lambda: not gateway.alpha.may_step.is_set())
+    gateway.alpha.may_step.set()
+    assert b'"lo"' in await anext(chunks)
+    gateway.alpha.one_by_one = False
+    gateway.alpha.may_step.set()
+    assert b'"!"' in await anext(chunks)
+    assert await anext(chunks) == b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_wake_that_fails_soon_is_a_503(gateway: Gateway, stream: bool) -> None:
+    gateway.alpha.wake_failure = OutOfMemory(2, 1)
+    reply = await gateway.chat(stream=stream)
+    assert reply.status == 503
+    assert reply.error["code"] == "model_wake_failed"
+    assert int(reply.headers["retry-after"]) >= 1
+    assert gateway.in_flight() == 0
+
+
+@pytest.mark.usefixtures("short_waits")
+async def test_a_wake_that_fails_late_is_an_error_event(gateway: Gateway) -> None:
+    gateway.alpha.may_wake.clear()
+    gateway.alpha.wake_failure = OutOfMemory(2, 1)
+    call = gateway.start_chat(stream=True)
+    assert (await call.start()).status == 200
+    gateway.alpha.may_wake.set()
+    *_, error, done, end = b"".join([chunk async for chunk in call.chunks()]).decode().split("\n\n")
+    assert (done, end) == ("data: [DONE]", "")
+    assert '"code":"model_wake_failed"' in error
+    await call.ended()
+
+
+async def test_a_failure_in_mid_stream_is_an_error_event(gateway: Gateway) -> None:
+    gateway.alpha.failure = DeviceError("CUDA error at /root/secret")
+    reply = await gateway.chat(stream=True)
+    assert reply.status == 200
+    *_, error, done = reply.events
+    assert done == "[DONE]"
+    assert error["error"].keys() == {"message", "type", "param", "code"}
+    assert error["error"]["code"] == "engine_error"
+    assert "secret" not in error["error"]["message"]
+    assert gateway.in_flight() == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_the_engine_refuses_is_a_bad_request(gateway: Gateway, stream: bool) -> None:
+    gateway.alpha.refusal = RequestError("too many stop strings", param="stop", code="too_many")
+    reply = await gateway.chat(stream=stream)
+    assert reply.status == 400
+    assert reply.error == {
+        "message": "too many stop strings",
+        "type": "invalid_request_error",
+        "param": "stop",
+        "code": "too_many",
+    }
+
+
+async def leave_waiting(gateway: Gateway, stream: bool) -> Call:
+    gateway.alpha.may_wake.clear()
+    call = gateway.start_chat(stream=stream)
+    await until(lambda: gateway.in_flight() == 1)
+    return call
+
+
+async def leave_before_any_byte(gateway: Gateway, stream: bool) -> Call:
+    gateway.alpha.may_step.clear()
+    call = gateway.start_chat(stream=stream)
+    await until(lambda: gateway.alpha.running == 1)
+    return call
+
+
+async def leave_in_the_middle(gateway: Gateway, stream: bool) -> Call:
+    gateway.alpha.one_by_one = True
+    call = gateway.start_chat(stream=stream)
+    if stream:
+        await call.start()
+        await anext(call.chunks())
+    await until(lambda: gateway.alpha.running == 1 and not gateway.alpha.may_step.is_set())
+    return call
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("until_phase", [leave_waiting, leave_before_any_byte, leave_in_the_middle])
+async def test_a_client_that_leaves_ends_its_lease(
+    gateway: Gateway,
+    until_phase: Callable[[Gateway, bool], asyncio.Future[Call]],
+    stream: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    call = await until_phase(gateway, stream)
+    assert gateway.in_flight() == 1
+    call.leave()
+    await call.ended()
+    assert gateway.in_flight() == 0 and gateway.alpha.running == 0
+    gateway.alpha.may_wake.set()
+    gateway.alpha.one_by_one = False
+    gateway.alpha.may_step.set()
+    assert (await gateway.chat()).status == 200
+    assert not caplog.records
+
+
+async def test_a_client_that_leaves_a_batch_ends_all_of_it(gateway: Gateway) -> None:
+    gateway.alpha.may_step.clear()
+    body = {"model": "alpha", "prompt": ["a", "b", "c"], "stream": True}
+    call = gateway.call("POST", "/v1/completions", json_body=body)
+    await until(lambda: gateway.alpha.running == 3)
+    call.leave()
+    await call.ended()
+    assert gateway.in_flight() == 0 and gateway.alpha.running == 0
+
+
+async def test_a_client_that_leaves_while_its_body_is_read(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = gateway.call("POST", "/v1/chat/completions", body=[b'{"model":'], leaves_in_body=True)
+    await call.ended()
+    assert not caplog.records
+    assert gateway.is_cold()
+
+
+async def test_a_server_that_gives_up_a_request_ends_its_lease(gateway: Gateway) -> None:
+    call = await leave_in_the_middle(gateway, True)
+    call.task.cancel()
+    await asyncio.wait({call.task})
+    assert call.task.cancelled()
+    assert gateway.in_flight() == 0 and gateway.alpha.running == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_takes_no_byte_is_cut(stream: bool) -> None:
+    async with running(ServerConfig(stall_timeout=0.05)) as gateway:
+        call = gateway.start_chat(stream=stream)
+        call.stop_reading()
+        await call.ended()
+        assert gateway.in_flight() == 0 and gateway.alpha.running == 0
+
+
+async def test_a_stream_that_stalls_in_the_middle_is_cut() -> None:
+    async with running(ServerConfig(stall_timeout=0.05)) as gateway:
+        gateway.alpha.one_by_one = True
+        call = gateway.start_chat(stream=True)
+        await call.start()
+        await anext(call.chunks())
+        call.stop_reading()
+        gateway.alpha.one_by_one = False
+        gateway.alpha.may_step.set()
+        await call.ended()
+        assert gateway.in_flight() == 0 and gateway.alpha.running == 0
+
+
+async def test_a_slow_model_is_no_stall() -> None:
+    async with running(ServerConfig(stall_timeout=0.02)) as gateway:
+        gateway.alpha.may_step.clear()
+        call = gateway.start_chat(stream=True)
+        await asyncio.sleep(0.1)
+        gateway.alpha.may_step.set()
+        assert (await call.reply()).events[-1] == "[DONE]"
+
+
+async def test_keep_alive_reaches_the_fleet(gateway: Gateway) -> None:
+    def sleeps_in() -> float | None:
+        return gateway.fleet.status_of("alpha").sleeps_in_seconds
+
+    for keep_alive, seconds in [("90s", 90), (30, 30), (0.5, 0.5), (None, 300)]:
+        await gateway.chat(keep_alive=keep_alive)
+        left = sleeps_in()
+        assert left is not None and seconds - 0.4 < left <= seconds
+    for never in (-1, "-1", "never", 1e300):
+        await gateway.chat(keep_alive=never)
+        assert sleeps_in() in (None, float("inf"))
+    await gateway.chat(keep_alive=0)
+    await until(lambda: gateway.fleet.is_sleeping("alpha"))
+
+
+async def test_sleep_by_force_ends_a_stream_with_an_error(gateway: Gateway) -> None:
+    call = await leave_in_the_middle(gateway, True)
+    reply = await gateway.post("/sleep?model=alpha&level=1&mode=abort")
+    assert reply.json == {"status": "sleeping", "level": 1}
+    rest = b"".join([chunk async for chunk in call.chunks()]).decode()
+    assert "put to sleep" in rest and rest.endswith("data: [DONE]\n\n")

@@ -1,0 +1,144 @@
+"""The verbs that talk to a running gateway: ps, sleep, wake, chat."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.fake_gateway import Process, running
+
+KEY = "the-key"
+DORMOUSE = Path(sys.executable).with_name("dormouse")
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Process]:
+    with running("fake/quick", "fake/slow", "fake/unwakeable", "--api-key", KEY) as process:
+        yield process
+
+
+def dormouse(
+    gateway: Process, *words: str, text: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [DORMOUSE, *words],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "DORMOUSE_URL": gateway.url, "DORMOUSE_API_KEY": KEY, **environment},
+    )
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a verb that could not do what it was asked."""
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    return done.stderr
+
+
+def test_ps_lists_the_models_in_plain_lines(gateway: Process) -> None:
+    said(dormouse(gateway, "wake", "fake/quick"))
+    header, *lines = said(dormouse(gateway, "ps")).splitlines()
+    assert header.split("  ")[0] == "MODEL"
+    assert [line.split()[0] for line in lines] == ["fake/quick", "fake/slow", "fake/unwakeable"]
+    assert lines[0].split()[1] == "awake"
+    assert "110.0 MiB" in lines[0] or "111.0 MiB" in lines[0]
+
+
+def test_ps_as_json_is_the_whole_status(gateway: Process) -> None:
+    status = json.loads(said(dormouse(gateway, "ps", "--json")))
+    assert status.keys() >= {"models", "device", "host"}
+    assert status["models"][0]["name"] == "fake/quick"
+
+
+def test_a_model_sleeps_and_wakes(gateway: Process) -> None:
+    assert said(dormouse(gateway, "sleep", "fake/quick", "--level", "2")) == "fake/quick sleeps at level 2\n"
+    assert "asleep (2)" in said(dormouse(gateway, "ps"))
+    assert said(dormouse(gateway, "wake", "fake/quick")).splitlines()[-1].startswith("fake/quick is awake")
+
+
+def test_a_piped_chat_answers_line_by_line_and_remembers(gateway: Process) -> None:
+    answers = said(dormouse(gateway, "chat", "fake/quick", text="first\n\nsecond\n/exit\nnever asked\n"))
+    assert answers.count("Hello from fake/quick") == 3  # the second prompt repeats the first answer
+    assert "second" in answers and "never asked" not in answers
+
+
+def test_what_goes_wrong_is_one_line(gateway: Process) -> None:
+    for verb in ("sleep", "wake", "chat"):
+        assert "there is: fake/quick" in refused(dormouse(gateway, verb, "nobody"))
+    assert "--api-key or DORMOUSE_API_KEY" in refused(dormouse(gateway, "ps", DORMOUSE_API_KEY="wrong"))
+    assert "--api-key or DORMOUSE_API_KEY" in refused(dormouse(gateway, "ps", "--api-key", "wrong"))
+    nobody = "http://127.0.0.1:9"
+    assert refused(dormouse(gateway, "ps", "--url", nobody)).startswith(f"nothing answers at {nobody}")
+    assert refused(dormouse(gateway, "ps", "--url", "127.0.0.1:8000")).startswith("127.0.0.1:8000: ")
+
+
+def test_in_a_terminal_chat_prompts_and_ctrl_c_stops_an_answer_only(gateway: Process) -> None:
+    with Terminal(gateway, "chat", "fake/slow") as terminal:
+        terminal.expect("> ")
+        terminal.type("tell me a long story\n")
+        terminal.expect("Hello from")
+        terminal.type("\x03")
+        terminal.expect("(stopped)")
+        terminal.expect("> ")
+        terminal.type("/exit\n")
+        assert terminal.exit_code() == 0
+
+
+def test_in_a_terminal_ps_is_a_table(gateway: Process) -> None:
+    with Terminal(gateway, "ps") as terminal:
+        terminal.expect("MODEL")
+        terminal.expect("fake/slow")
+        assert terminal.exit_code() == 0
+
+
+class Terminal:
+    """A verb in a pseudo-terminal."""
+
+    def __init__(self, gateway: Process, *words: str) -> None:
+        self._control, terminal = pty.openpty()
+        self._process = subprocess.Popen(
+            [DORMOUSE, *words],
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env={**os.environ, "DORMOUSE_URL": gateway.url, "DORMOUSE_API_KEY": KEY, "TERM": "xterm"},
+        )
+        os.close(terminal)
+        self._shown = ""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._control)
+
+    def expect(self, text: str) -> None:
+        """Read on until ``text`` has been shown."""
+        while text not in self._shown:
+            self._shown += os.read(self._control, 4096).decode(errors="replace")
+        self._shown = self._shown.partition(text)[2]
+
+    def type(self, keys: str) -> None:
+        os.write(self._control, keys.encode())
+
+    def exit_code(self) -> int:
+        return self._process.wait(timeout=20)
