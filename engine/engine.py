@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from collections.abc import Sequence as SequenceOf
+from dataclasses import replace
 from pathlib import Path
 
 from engine.checkpoint import Checkpoint
@@ -22,6 +23,7 @@ from engine.info import describe, estimate_checkpoint, stop_token_ids
 from engine.memory.cpu import trim_allocator
 from engine.model import Model, build_model, make_layout
 from engine.models.config import ModelConfig
+from engine.scheduler import Scheduled
 from engine.sequence import Sequence
 from engine.tokenizer import Tokenizer
 from engine.types import (
@@ -56,7 +58,7 @@ class TorchEngine:
         self._checkpoint = Checkpoint(directory)
         self._config = ModelConfig.parse(self._checkpoint.config)
         self._tokenizer = Tokenizer(self._checkpoint.tokenizer_file)
-        self._eos = stop_token_ids(self._checkpoint, self._tokenizer)
+        self._eos = stop_token_ids(self._checkpoint, self._tokenizer, self._config.vocab_size)
         self.info: ModelInfo = describe(self._checkpoint, self._config, self._tokenizer, options)
         self._cold_bytes = _estimated_weights(directory, options)
         self._model: Model | None = None
@@ -162,7 +164,7 @@ class TorchEngine:
         self._validate(request)
         if not self._kv_ready or not self._loaded().weights.resident:
             raise EngineError("the model is not awake")
-        sequence = Sequence(request, self._tokenizer, self._eos)
+        sequence = Sequence(self._within_reach(request), self._tokenizer, self._eos)
         self._inbox.append(sequence)
         self._device.notify()
         try:
@@ -187,6 +189,14 @@ class TorchEngine:
             )
         if not all(0 <= token < self._config.vocab_size for token in prompt):
             raise RequestError("a token id of the prompt is out of vocabulary", param="prompt")
+
+    def _within_reach(self, request: GenerateRequest) -> GenerateRequest:
+        """Without what can never come: tokens past the context, stop tokens out of vocabulary."""
+        sampling = request.sampling
+        room = self.info.max_model_len - len(request.prompt_ids)
+        stops = frozenset(t for t in sampling.stop_token_ids if 0 <= t < self._config.vocab_size)
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room), stop_token_ids=stops)
+        return replace(request, sampling=sampling)
 
     # On the device's worker.
 
@@ -214,19 +224,23 @@ class TorchEngine:
 
     def _advance(self, model: Model) -> list[tuple[Sequence, Delta | BaseException]]:
         scheduler = model.scheduler
-        affected = [*scheduler.running, *scheduler.waiting][:1]
+        scheduled: Scheduled = []
         try:
             scheduled = scheduler.schedule()
-            affected = [sequence for sequence, _ in scheduled]
             tokens = model.runner.step(scheduled)
         except Exception as error:
+            affected = [sequence for sequence, _ in scheduled] or [*scheduler.waiting, *scheduler.running][:1]
             return self._fail(model, affected, error)
         results: list[tuple[Sequence, Delta | BaseException]] = []
         for (sequence, _), token in zip(scheduled, tokens, strict=True):
-            if token is not None:
+            if token is None:
+                continue
+            try:
                 results.append((sequence, sequence.append(token)))
-                if sequence.finish_reason:
-                    scheduler.finish(sequence)
+            except Exception as error:
+                results += self._fail(model, [sequence], error)
+            if sequence.finish_reason:
+                scheduler.finish(sequence)
         return results
 
     def _fail(

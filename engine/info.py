@@ -56,7 +56,7 @@ def sampling_defaults(checkpoint: Checkpoint) -> dict[str, float]:
     return {name: given[name] for name in _SAMPLING if isinstance(given.get(name), int | float)}
 
 
-def stop_token_ids(checkpoint: Checkpoint, tokenizer: Tokenizer) -> frozenset[int]:
+def stop_token_ids(checkpoint: Checkpoint, tokenizer: Tokenizer, vocab_size: int) -> frozenset[int]:
     """Every end-of-sequence token: of generation_config.json, config.json and the tokenizer's own."""
     found: set[int] = set()
     for source in (checkpoint.generation_config, checkpoint.config):
@@ -64,7 +64,8 @@ def stop_token_ids(checkpoint: Checkpoint, tokenizer: Tokenizer) -> frozenset[in
         found.update(ids if isinstance(ids, list) else [ids] if isinstance(ids, int) else [])
     token = checkpoint.special_tokens().get("eos_token")
     eos = tokenizer.token_id(token) if token else None
-    return frozenset(found if eos is None else found | {eos})
+    found |= {eos} if eos is not None else set()
+    return frozenset(token for token in found if 0 <= token < vocab_size)
 
 
 def estimate_checkpoint(path: str, options: EngineOptions) -> Estimate | None:

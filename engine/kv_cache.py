@@ -88,7 +88,7 @@ class KVCache:
             return False
         start = chunk * self._chunk_bytes
         with self._arena.commit(start, self._chunk_bytes):
-            # Zeroed, so that padding never meets a NaN, and so that the memory is really taken now.
+            # Written to, so that the memory is really taken while the claim on it lasts.
             self._arena.tensor[start : start + self._chunk_bytes].zero_()
         self._in_use[chunk] = 0
         first = chunk * self.blocks_per_chunk

@@ -117,7 +117,7 @@ class Reader:
                 with lock:
                     self.done += done
 
-        readers = min(_readers(), len(work))
+        readers = min(reader_threads(), len(work))
         if readers <= 1:
             drain()
             return
@@ -126,7 +126,7 @@ class Reader:
                 result.result()
 
 
-def _readers() -> int:
+def reader_threads() -> int:
     return max(2, min(_MAX_READERS, len(os.sched_getaffinity(0))))
 
 

@@ -33,18 +33,22 @@ def sample(logits: torch.Tensor, rows: Sequence[SampleRow]) -> list[int]:
         if row.banned:
             logits[index, list(row.banned)] = -torch.inf
     chosen = logits.argmax(-1)
-    drawn = [index for index, row in enumerate(rows) if row.params.temperature > 0]
-    if drawn:
-        chosen[drawn] = _draw(logits[drawn], [rows[index] for index in drawn])
+    # Apart by top-k, since which of equal logits come first depends on it.
+    drawn: dict[int, list[int]] = {}
+    for index, row in enumerate(rows):
+        if row.params.temperature > 0:
+            drawn.setdefault(min(row.params.top_k, logits.shape[-1]), []).append(index)
+    for top_k, indices in drawn.items():
+        chosen[indices] = _draw(logits[indices], top_k, [rows[index] for index in indices])
     return [int(token) for token in chosen.tolist()]
 
 
-def _draw(logits: torch.Tensor, rows: Sequence[SampleRow]) -> torch.Tensor:
+def _draw(logits: torch.Tensor, top_k: int, rows: Sequence[SampleRow]) -> torch.Tensor:
     device = logits.device
     temperature = _column([row.params.temperature for row in rows], device)
     # Before dividing, so that a tiny temperature cannot overflow to infinity.
     logits = (logits - logits.amax(-1, keepdim=True)) / temperature.float().clamp_min(1e-6)
-    values, ids = _candidates(logits, rows)
+    values, ids = logits.topk(top_k) if top_k else logits.sort(descending=True)
     probs = values.softmax(-1)
     top_p = _column([row.params.top_p for row in rows], device)
     min_p = _column([row.params.min_p for row in rows], device)
@@ -55,19 +59,6 @@ def _draw(logits: torch.Tensor, rows: Sequence[SampleRow]) -> torch.Tensor:
     target = _column([uniform(row.seed, row.position) for row in rows], device) * kept[:, -1:]
     index = torch.searchsorted(kept, target, right=True).clamp_max(probs.shape[-1] - 1)
     return ids.gather(1, index).squeeze(1)
-
-
-def _candidates(logits: torch.Tensor, rows: Sequence[SampleRow]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The logits that top-k leaves, best first, and their token ids."""
-    vocabulary = logits.shape[-1]
-    limits = [min(row.params.top_k, vocabulary) or vocabulary for row in rows]
-    values, ids = (
-        logits.topk(max(limits), dim=-1) if max(limits) < vocabulary else logits.sort(descending=True)
-    )
-    beyond = torch.arange(values.shape[-1], device=logits.device) >= torch.tensor(
-        limits, device=logits.device
-    ).unsqueeze(1)
-    return values.masked_fill(beyond, -torch.inf), ids
 
 
 def _column(values: Sequence[float], device: torch.device) -> torch.Tensor:

@@ -35,29 +35,30 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def schedule(self) -> Scheduled:
-        """The next step. Raises OutOfMemory when not even one sequence can go on; it is then
-        ``running[0]`` or ``waiting[0]`` that cannot."""
+        """The next step. Raises OutOfMemory when nothing runs and there is no room for ``waiting[0]``."""
         scheduled: Scheduled = []
         budget = self._prefill_chunk
         # A sequence is decoding when all but its last token is computed; those go first.
         for sequence in sorted(self.running, key=lambda s: len(s.token_ids) - s.computed > 1):
             if sequence not in self.running:
                 continue  # preempted for one before it
-            left = len(sequence.token_ids) - sequence.computed
-            count = min(left, budget) if left > 1 else 1
-            if count and self._make_room(sequence, sequence.computed + count, scheduled):
+            count = self._chunk(sequence)
+            if (count == 1 or budget > 0) and self._make_room(sequence, sequence.computed + count, scheduled):
                 scheduled.append((sequence, count))
-                budget -= count if left > 1 else 0
+                budget -= count if count > 1 else 0
         while self.waiting and len(self.running) < self._max_running and budget > 0:
             sequence = self.waiting[0]
-            count = min(len(sequence.token_ids), budget)
-            if not self._try_allocate(sequence, count):
-                break
+            count = self._chunk(sequence)
+            try:
+                # For all of its tokens: one that starts can finish its prompt, or would start over and over.
+                self._allocate(sequence, len(sequence.token_ids))
+            except OutOfMemory:
+                if self.running:
+                    break
+                raise
             self.running.append(self.waiting.popleft())
             scheduled.append((sequence, count))
             budget -= count
-        if not scheduled and self.has_work:
-            raise OutOfMemory(self._kv.block_bytes, 0)
         return scheduled
 
     def finish(self, sequence: Sequence) -> None:
@@ -68,25 +69,30 @@ class Scheduler:
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
+    def _chunk(self, sequence: Sequence) -> int:
+        """Tokens for the sequence's next step. Chunks end at fixed positions of the prompt, whatever else is
+        in the step (which may so exceed its budget by a part of one), because kernels round differently
+        for other cuts and an answer should not depend on its neighbours."""
+        left = len(sequence.token_ids) - sequence.computed
+        return min(left, self._prefill_chunk - sequence.computed % self._prefill_chunk)
+
     def _make_room(self, sequence: Sequence, tokens: int, scheduled: Scheduled) -> bool:
         """Blocks for a running sequence, taken from the latest comers if need be."""
-        while not self._try_allocate(sequence, tokens):
-            taken = {id(other) for other, _ in scheduled}
-            victims = [s for s in self.running if id(s) not in taken]
-            victim = victims[-1]
-            self._preempt(victim)
-            if victim is sequence:
-                return False
-        return True
+        taken = {id(other) for other, _ in scheduled}
+        while True:
+            try:
+                self._allocate(sequence, tokens)
+                return True
+            except OutOfMemory:
+                victim = next(s for s in reversed(self.running) if id(s) not in taken)
+                self._preempt(victim)
+                if victim is sequence:
+                    return False
 
-    def _try_allocate(self, sequence: Sequence, tokens: int) -> bool:
+    def _allocate(self, sequence: Sequence, tokens: int) -> None:
         missing = blocks_for(tokens) - len(sequence.blocks)
         if missing > 0:
-            try:
-                sequence.blocks += self._kv.allocate(missing)
-            except OutOfMemory:
-                return False
-        return True
+            sequence.blocks += self._kv.allocate(missing)
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)

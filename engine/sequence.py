@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence as ListLike
+from contextlib import suppress
 
 from engine.tokenizer import IncrementalDecoder, StopMatcher, Tokenizer
 from engine.types import Delta, FinishReason, GenerateRequest
@@ -80,7 +81,7 @@ class Sequence:
         loops = {sequence._loop for sequence, _ in results}
         for loop in loops:
             mine = [(s, item) for s, item in results if s._loop is loop]
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
                 loop.call_soon_threadsafe(_deliver, mine)
 
 

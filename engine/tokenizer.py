@@ -10,6 +10,8 @@ import tokenizers
 from engine.types import CheckpointError
 
 _CONTEXT = 6
+_HALF = 3
+"""Most tokens of a character that is not complete: it has four bytes at most."""
 _REPLACEMENT = "\ufffd"
 
 
@@ -47,33 +49,54 @@ class IncrementalDecoder:
 
     A tokenizer may write a token differently at the start of a text than within it, and a character may span
     tokens. So a window that begins with tokens already written is decoded, its known text is cut off, and
-    nothing is given out while the text ends in half a character.
+    nothing is given out while the text ends in half a character. The window begins with a whole one.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._window = list(prompt_ids[-_CONTEXT:])
+        self._window = _end_of(prompt_ids, tokenizer)
         self._written = len(self._window)
         """Tokens of the window whose text has been given out."""
 
     def push(self, token_id: int) -> str:
         """The text that this token completes; empty while a character is incomplete."""
         self._window.append(token_id)
-        return self._text(hold=True)
+        end = len(self._window)
+        if self._tokenizer.decode(self._window).endswith(_REPLACEMENT):
+            held = end - self._written
+            end = self._written if held <= _HALF else self._certain()
+        return self._give(end)
 
     def flush(self) -> str:
         """What was held back, as it is."""
-        return self._text(hold=False)
+        return self._give(len(self._window))
 
-    def _text(self, *, hold: bool) -> str:
+    def _certain(self) -> int:
+        """More is held than half a character can be, as in a stammer of bytes that are none: where the window
+        can be cut before the last few tokens without a change of its text."""
+        whole, end = self._tokenizer.decode(self._window), len(self._window)
+        for cut in range(end - _HALF, end):
+            parts = (self._tokenizer.decode(part) for part in (self._window[:cut], self._window[cut:]))
+            if "".join(parts) == whole:
+                return cut
+        return self._written
+
+    def _give(self, end: int) -> str:
+        """The text of the tokens not yet written up to ``end``."""
         known = self._tokenizer.decode(self._window[: self._written])
-        text = self._tokenizer.decode(self._window)
-        if len(text) <= len(known) or (hold and text.endswith(_REPLACEMENT)):
+        text = self._tokenizer.decode(self._window[:end])
+        if len(text) <= len(known):
             return ""
-        start = max(0, self._written - _CONTEXT) if hold else self._written
-        self._window = self._window[start:]
-        self._written = len(self._window)
+        self._window = self._window[self._written :]
+        self._written = end - self._written
         return text[len(known) :]
+
+
+def _end_of(ids: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """The last few of ``ids``, beginning with a whole character if possible."""
+    windows = [list(ids[-count:]) for count in range(_CONTEXT, _CONTEXT + _HALF + 1)]
+    clean = (window for window in windows if not tokenizer.decode(window).startswith(_REPLACEMENT))
+    return next(clean, windows[0])
 
 
 class StopMatcher:

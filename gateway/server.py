@@ -136,6 +136,7 @@ async def _drain(fleet: Fleet, longest: float) -> None:
         await asyncio.wait_for(fleet.drain(), longest)
     except TimeoutError:
         logger.warning("drain_timeout is over: cutting off what is in flight")
+        fleet.abort()
 
 
 async def _watch(fleet: Fleet, invitation: str, exit_code: asyncio.Future[int]) -> None:
@@ -148,7 +149,7 @@ async def _watch(fleet: Fleet, invitation: str, exit_code: asyncio.Future[int]) 
             invited = True
             sys.stdout.write(invitation)
             sys.stdout.flush()
-        if reason := getattr(fleet, "device_lost", None):
+        if reason := fleet.device_lost:
             logger.critical("the device has failed (%s): exiting, for a supervisor to restart", reason)
             _settle(exit_code, EXIT_DEVICE_LOST)
 

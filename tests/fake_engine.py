@@ -136,7 +136,7 @@ class FakeEngine:
         self.tags: frozenset[Tag] = frozenset()
         self._backend = backend
         self._loaded = False
-        self._moving: str | None = None
+        self.moving: str | None = None
 
     @property
     def info(self) -> ModelInfo:
@@ -203,7 +203,7 @@ class FakeEngine:
             return TransitionReport(seconds=self.spec.sleep_seconds, bytes=freed, phases={"release": 0.0})
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
-        self._insist(self.tags == ALL_TAGS and self._moving in (None, "trim_kv"), "generate while not awake")
+        self._insist(self.tags == ALL_TAGS and self.moving in (None, "trim_kv"), "generate while not awake")
         self.calls.append("generate")
         self.running += 1
         try:
@@ -276,13 +276,13 @@ class FakeEngine:
     @asynccontextmanager
     async def _transition(self, name: str) -> AsyncIterator[None]:
         self._insist(not self.closed, f"{name} after close")
-        self._insist(self._moving is None, f"{name} during {self._moving}")
+        self._insist(self.moving is None, f"{name} during {self.moving}")
         self.calls.append(name)
-        self._moving = name
+        self.moving = name
         try:
             yield
         finally:
-            self._moving = None
+            self.moving = None
 
     def _insist(self, right: bool, complaint: str) -> None:
         if not right:

@@ -46,7 +46,5 @@ def _prefill(span: PrefillSpan, layer: KVLayer, queries: torch.Tensor, scale: fl
 
 def _decode(group: DecodeGroup, layer: KVLayer, queries: torch.Tensor, scale: float) -> torch.Tensor:
     keys, values = (cache[group.blocks].flatten(1, 2)[:, : group.context].transpose(1, 2) for cache in layer)
-    mixed = scaled_dot_product_attention(
-        queries.unsqueeze(2), keys, values, attn_mask=group.mask, scale=scale, enable_gqa=True
-    )
+    mixed = scaled_dot_product_attention(queries.unsqueeze(2), keys, values, scale=scale, enable_gqa=True)
     return mixed.squeeze(2)

@@ -25,16 +25,14 @@ class PrefillSpan:
 
 @dataclass(frozen=True, slots=True)
 class DecodeGroup:
-    """Sequences of like length with one row each."""
+    """Sequences of the same length with one row each. Never padded to a common length: a mask changes the
+    kernel's sums, and an answer should not depend on its neighbours."""
 
     rows: torch.Tensor
     """int64 [n]."""
     blocks: torch.Tensor
-    """int64 [n, blocks], padded with the sequence's own first block."""
+    """int64 [n, blocks]."""
     context: int
-    """Tokens to look at, at most."""
-    mask: torch.Tensor | None
-    """bool [n, 1, 1, context]; None when all are as long as ``context``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ def make_plan(spans: Sequence[tuple[int, int, Sequence[int]]], device: torch.dev
     blocks: list[int] = []
     offsets: list[int] = []
     prefills: list[PrefillSpan] = []
-    decodes: dict[int, list[tuple[int, int, Sequence[int]]]] = {}
+    decodes: dict[int, list[tuple[int, Sequence[int]]]] = {}
     row = 0
     for first, count, table in spans:
         positions = range(first, first + count)
@@ -58,13 +56,12 @@ def make_plan(spans: Sequence[tuple[int, int, Sequence[int]]], device: torch.dev
         offsets += [position % BLOCK_SIZE for position in positions]
         context = first + count
         if count == 1:
-            # Like lengths together: padding never more than doubles a sequence's work.
-            decodes.setdefault(blocks_for(context).bit_length(), []).append((row, context, table))
+            decodes.setdefault(context, []).append((row, table))
         else:
             prefills.append(_prefill(row, first, context, table, device))
         row += count
     slots = (torch.tensor(blocks, device=device), torch.tensor(offsets, device=device))
-    return AttentionPlan(slots, tuple(prefills), tuple(_group(g, device) for g in decodes.values()))
+    return AttentionPlan(slots, tuple(prefills), tuple(_group(n, g, device) for n, g in decodes.items()))
 
 
 def _prefill(row: int, first: int, context: int, table: Sequence[int], device: torch.device) -> PrefillSpan:
@@ -76,16 +73,7 @@ def _prefill(row: int, first: int, context: int, table: Sequence[int], device: t
     return PrefillSpan(row, row + context - first, used, context, mask)
 
 
-def _group(members: Sequence[tuple[int, int, Sequence[int]]], device: torch.device) -> DecodeGroup:
-    context = max(length for _, length, _ in members)
-    width = blocks_for(context)
-    tables = []
-    for _, length, table in members:
-        used = list(table[: blocks_for(length)])
-        tables.append(used + used[:1] * (width - len(used)))
-    mask = None
-    if any(length != context for _, length, _ in members):
-        lengths = torch.tensor([length for _, length, _ in members], device=device)
-        mask = (torch.arange(context, device=device) < lengths.unsqueeze(1))[:, None, None, :]
-    rows = torch.tensor([row for row, _, _ in members], device=device)
-    return DecodeGroup(rows, torch.tensor(tables, device=device), context, mask)
+def _group(context: int, members: Sequence[tuple[int, Sequence[int]]], device: torch.device) -> DecodeGroup:
+    rows = torch.tensor([row for row, _ in members], device=device)
+    blocks = torch.tensor([table[: blocks_for(context)] for _, table in members], device=device)
+    return DecodeGroup(rows, blocks, context)

@@ -46,10 +46,13 @@ class SystemMemory:
         meminfo = self._meminfo()
         total, available = meminfo["MemTotal"], meminfo["MemAvailable"]
         for directory, version in self._cgroups():
-            limit = self._number(directory / version.limit)
+            try:
+                limit = self._number(directory / version.limit)
+                used = self._number(directory / version.usage) - self._reclaimable(directory, version)
+            except OSError:
+                continue  # not ours to read, or just being taken down
             if limit >= _UNLIMITED:
                 continue
-            used = self._number(directory / version.usage) - self._reclaimable(directory, version)
             total = min(total, limit)
             available = min(available, limit - used)
         left = available - self._claimed - self.reserve(total)
@@ -86,8 +89,9 @@ class SystemMemory:
             own = paths.get(version)
             if own is None:
                 continue
-            below = Path(own).relative_to(mount_root) if Path(own).is_relative_to(mount_root) else Path()
-            directory = mount / below
+            # What this mount does not show (a namespace, a container's part) has its own top for us.
+            shown = Path(own).is_relative_to(mount_root) and ".." not in Path(own).parts
+            directory = mount / Path(own).relative_to(mount_root) if shown else mount
             while True:
                 if (directory / version.limit).exists():
                     yield directory, version

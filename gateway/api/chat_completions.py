@@ -15,7 +15,8 @@ from litestar.types import ASGIApp
 
 from engine import Delta, Engine, GenerateRequest
 from gateway.api.decode import decode_body
-from gateway.api.generating import Choice, Generating, Job
+from gateway.api.generating import Generating
+from gateway.api.job import Choice, Job
 from gateway.api.prompts import encode, open_engine, room_for_answer
 from gateway.api.sampling import check_generation, keep_alive_seconds, refuse, sampling_params
 from gateway.api.schema.chat import (
@@ -59,11 +60,12 @@ def check(request: ChatCompletionRequest) -> None:
         logprobs=bool(request.logprobs),
         top_logprobs=bool(request.top_logprobs),
         tools=bool(request.tools) and request.tool_choice != "none",
+        tool_choice=request.tool_choice not in (None, "none", "auto"),
         functions=bool(request.functions),
     )
 
 
-async def prepare(request: ChatCompletionRequest, fleet: NamedDependency[Fleet]) -> Job:
+async def prepare(request: ChatCompletionRequest, fleet: Fleet) -> Job:
     model = fleet.resolve(request.model)
     keep_alive = keep_alive_seconds(request.keep_alive)
     engine = await open_engine(fleet, model)

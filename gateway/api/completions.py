@@ -15,7 +15,8 @@ from litestar.types import ASGIApp
 
 from engine import Delta, Engine, GenerateRequest
 from gateway.api.decode import decode_body
-from gateway.api.generating import Choice, Generating, Job
+from gateway.api.generating import Generating
+from gateway.api.job import Choice, Job
 from gateway.api.prompts import encode, open_engine, room_for_answer
 from gateway.api.sampling import check_generation, keep_alive_seconds, refuse, sampling_params
 from gateway.api.schema.completions import Completion, CompletionChoice, CompletionRequest
@@ -53,7 +54,7 @@ def check(request: CompletionRequest) -> None:
     )
 
 
-async def prepare(request: CompletionRequest, fleet: NamedDependency[Fleet]) -> Job:
+async def prepare(request: CompletionRequest, fleet: Fleet) -> Job:
     model = fleet.resolve(request.model)
     keep_alive = keep_alive_seconds(request.keep_alive)
     prompts = split_prompts(request.prompt)
@@ -88,6 +89,7 @@ async def _token_ids(engine: Engine, prompt: Prompt) -> list[int]:
         ids = await encode(engine, lambda: prompt, param="prompt", add_special_tokens=True) if prompt else []
     else:
         ids = prompt
+        room_for_answer(engine.info, len(ids), None, param="prompt")
         if any(not 0 <= token < engine.info.vocab_size for token in ids):
             raise InvalidRequest(
                 f"prompt has a token id that is out of vocabulary: 0 to {engine.info.vocab_size - 1}",

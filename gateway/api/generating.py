@@ -1,70 +1,33 @@
 """How a request for tokens is answered, whatever its endpoint: prepare, lease, generate, send.
 
 An endpoint makes a ``Job`` of its request, which needs no weights and wakes nothing; this module takes the
-lease and keeps it around the sending, streamed or not. The answer's shape is the endpoint's ``AnswerFormat``.
+lease and keeps it around the sending, streamed or not.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import msgspec
 from litestar.types import Receive, Scope, Send
 from msgspec import UNSET, Struct
 
-from engine import Delta, FinishReason, GenerateRequest
+from engine import Delta
 from gateway.api import sse
 from gateway.api.asgi import JSON
 from gateway.api.client import Client, ClientGone
 from gateway.api.errors import as_api_error, error_json
-from gateway.api.schema.generation import ChunkUsage, StreamOptions, Usage
+from gateway.api.job import Choice, Job
+from gateway.api.merging import generate_all
+from gateway.api.schema.generation import ChunkUsage, Usage
 from gateway.fleet import Fleet, Lease
 
 
 @dataclass(slots=True)
-class Choice:
-    """One choice of an answer that is not streamed, as far as it has come."""
-
-    pieces: list[str] = field(default_factory=list)
-    finish_reason: FinishReason = "stop"
-
-    @property
-    def text(self) -> str:
-        return "".join(self.pieces)
-
-
-class AnswerFormat(Protocol):
-    """The wire shape of one answer."""
-
-    def opening(self, usage: ChunkUsage) -> Iterable[Struct]:
-        """Chunks that come before the first token."""
-
-    def chunks(self, delta: Delta, usage: ChunkUsage) -> Iterable[Struct]: ...
-
-    def usage_chunk(self, usage: Usage) -> Struct: ...
-
-    def whole(self, choices: list[Choice], usage: Usage) -> Struct: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """A request that has been found good, ready for the engine: one choice for each of ``requests``."""
-
-    model: str
-    requests: tuple[GenerateRequest, ...]
-    format: AnswerFormat
-    stream: bool
-    stream_options: StreamOptions
-    keep_alive: float | None
-
-
-@dataclass(slots=True)
-class Progress:
+class Tally:
     """What has come so far: counts for ``usage``, times for ``Server-Timing``."""
 
     job: Job
@@ -124,21 +87,21 @@ class Generating:
 
 async def _answer_whole(client: Client, fleet: Fleet, job: Job) -> None:
     async with fleet.lease(job.model, keep_alive=job.keep_alive) as lease:
-        progress = Progress(job, lease)
+        tally = Tally(job, lease)
         choices = [Choice() for _ in job.requests]
-        async with aclosing(_generate(lease, job.requests)) as steps:
+        async with aclosing(generate_all(lease, job.requests)) as steps:
             async for deltas in steps:
-                progress.count(deltas)
+                tally.count(deltas)
                 _collect(choices, deltas)
-        body = msgspec.json.encode(job.format.whole(choices, progress.usage))
-        await client.respond(200, body, {**JSON, "server-timing": progress.server_timing})
+        body = msgspec.json.encode(job.format.whole(choices, tally.usage))
+        await client.respond(200, body, {**JSON, "server-timing": tally.server_timing})
 
 
 async def _stream(client: Client, fleet: Fleet, job: Job) -> None:
     async with sse.EventStream(client) as events:
         try:
             async with fleet.lease(job.model, keep_alive=job.keep_alive) as lease:
-                await _send_events(events, Progress(job, lease))
+                await _send_events(events, Tally(job, lease))
         except ClientGone:
             raise
         except Exception as error:
@@ -147,29 +110,29 @@ async def _stream(client: Client, fleet: Fleet, job: Job) -> None:
             await events.fail(error_json(as_api_error(error)))
 
 
-async def _send_events(events: sse.EventStream, progress: Progress) -> None:
-    job = progress.job
-    async with aclosing(_generate(progress.lease, job.requests)) as steps:
+async def _send_events(events: sse.EventStream, tally: Tally) -> None:
+    job = tally.job
+    async with aclosing(generate_all(tally.lease, job.requests)) as steps:
         first: list[Delta] = await anext(steps, [])
-        progress.count(first)
-        told_timing = await events.begin({"server-timing": progress.server_timing})
-        opening = _encode(job.format.opening(progress.chunk_usage))
-        await events.write(opening + _encode_step(progress, first))
+        tally.count(first)
+        told_timing = await events.begin({"server-timing": tally.server_timing})
+        opening = _encode(job.format.opening(tally.chunk_usage))
+        await events.write(opening + _encode_step(tally, first))
         async for deltas in steps:
-            progress.count(deltas)
-            if encoded := _encode_step(progress, deltas):
+            tally.count(deltas)
+            if encoded := _encode_step(tally, deltas):
                 await events.write(encoded)
     ending = b""
     if job.stream_options.include_usage:
-        ending += _encode([job.format.usage_chunk(progress.usage)])
+        ending += _encode([job.format.usage_chunk(tally.usage)])
     if not told_timing:
-        ending += sse.comment(f"server-timing {progress.server_timing}")
+        ending += sse.comment(f"server-timing {tally.server_timing}")
     await events.end(ending)
 
 
-def _encode_step(progress: Progress, deltas: list[Delta]) -> bytes:
-    usage = progress.chunk_usage
-    return b"".join(_encode(progress.job.format.chunks(delta, usage)) for delta in deltas)
+def _encode_step(tally: Tally, deltas: list[Delta]) -> bytes:
+    usage = tally.chunk_usage
+    return b"".join(_encode(tally.job.format.chunks(delta, usage)) for delta in deltas)
 
 
 def _encode(chunks: Iterable[Struct]) -> bytes:
@@ -182,37 +145,3 @@ def _collect(choices: list[Choice], deltas: list[Delta]) -> None:
         choice.pieces.append(delta.text)
         if delta.finish_reason is not None:
             choice.finish_reason = delta.finish_reason
-
-
-def _generate(lease: Lease, requests: tuple[GenerateRequest, ...]) -> AsyncGenerator[list[Delta]]:
-    return lease.generate(requests[0]) if len(requests) == 1 else _merged(lease, requests)
-
-
-async def _merged(lease: Lease, requests: tuple[GenerateRequest, ...]) -> AsyncGenerator[list[Delta]]:
-    """Several prompts at once, each delta with the index of its prompt."""
-    arrived: asyncio.Queue[list[Delta] | Exception | None] = asyncio.Queue()
-
-    async def run(index: int, request: GenerateRequest) -> None:
-        try:
-            async with aclosing(lease.generate(request)) as steps:
-                async for deltas in steps:
-                    arrived.put_nowait([replace(delta, index=index) for delta in deltas])
-            arrived.put_nowait(None)
-        except Exception as error:
-            arrived.put_nowait(error)
-
-    runs = [asyncio.create_task(run(index, request)) for index, request in enumerate(requests)]
-    try:
-        running = len(runs)
-        while running:
-            item = await arrived.get()
-            if isinstance(item, Exception):
-                raise item
-            if item is None:
-                running -= 1
-            else:
-                yield item
-    finally:
-        for task in runs:
-            task.cancel()
-        await asyncio.gather(*runs, return_exceptions=True)

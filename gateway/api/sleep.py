@@ -18,7 +18,7 @@ from gateway.fleet import Fleet
 async def sleep(
     fleet: NamedDependency[Fleet],
     model: FromQuery[str | None] = None,
-    level: FromQuery[Level | None] = None,
+    level: FromQuery[Level] = 1,
     mode: FromQuery[Literal["wait", "abort"]] = "wait",
 ) -> SleepResponse:
     return SleepResponse(level=await fleet.sleep(_name(fleet, model), level, mode))

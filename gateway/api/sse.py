@@ -48,7 +48,7 @@ class EventStream:
 
     async def __aexit__(self, *_: object) -> None:
         self._heartbeat.cancel()
-        await asyncio.wait({self._heartbeat})
+        await asyncio.gather(self._heartbeat, return_exceptions=True)
 
     async def begin(self, headers: Mapping[str, str]) -> bool:
         """From here on events flow. False when the heartbeat had to begin the answer, without ``headers``."""

@@ -45,7 +45,7 @@ def _to_template(message: Mapping[str, Any], style: MessageStyle, where: str) ->
     shaped = {**message, "content": _content(message, style, where)}
     if message["role"] == "developer" and not style.developer:
         shaped["role"] = "system"
-    if calls := message.get("tool_calls"):
+    if calls := shaped.pop("tool_calls", None):  # templates ask whether the key is there
         shaped["tool_calls"] = [_tool_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)]
     return shaped
 

@@ -56,8 +56,8 @@ class ChatTemplate:
         """The prompt for ``messages``; ``variables`` are the client's own and override none of ours."""
         conversation = to_template(messages, self.style)
         context: dict[str, Any] = {
-            **special_tokens,
             **(variables or {}),
+            **special_tokens,
             "messages": conversation,
             "tools": None,
             "documents": None,

@@ -16,7 +16,7 @@ from pathlib import PurePath
 from typing import Literal
 
 import engine as local_engine
-from engine import ALL_TAGS, Engine, Level, OutOfMemory, Tag
+from engine import ALL_TAGS, DeviceError, Engine, Level, OutOfMemory, Tag
 from gateway.config import Config, ModelConfig
 from gateway.errors import ApiError, ModelNotFound, ShuttingDown
 from gateway.fleet import actions, policy
@@ -82,6 +82,11 @@ class Fleet:
             self._drained.clear()
             await self._drained.wait()
 
+    def abort(self) -> None:
+        """Cut all that is in flight."""
+        for model in self._models.values():
+            model.queue.abort()
+
     async def close(self) -> None:
         """Give everything back. What is still in flight ends with an error."""
         self.draining = self._closed = True
@@ -129,6 +134,11 @@ class Fleet:
                 return model.name, reason
         return None
 
+    @property
+    def device_lost(self) -> str | None:
+        """What a device said as it failed; nothing on it can go on in this process."""
+        return next((model.device_error for model in self._models.values() if model.device_error), None)
+
     # Using
 
     @asynccontextmanager
@@ -142,6 +152,9 @@ class Fleet:
             await self._granted(ticket)
             lease = model.lease(ticket)
             yield lease
+        except DeviceError as error:
+            model.device_error = str(error)
+            raise
         finally:
             if lease is None or lease.idle:
                 self._release(model, ticket)
@@ -297,6 +310,7 @@ class Fleet:
                 model.resume()
             case actions.Refuse(_, needed, possible):
                 model.fail(f"not enough memory: {OutOfMemory(needed, possible)}")
+                self._plan_soon()
 
     def _sleep(self, model: ServedModel, level: Level, cause: Cause) -> Drain:
         assert model.device is not None

@@ -179,6 +179,9 @@ class VirtualTimers:
 
     async def sleep(self, seconds: float) -> None:
         """As ``asyncio.sleep``, on this clock."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
         wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         key = f"sleep:{next(self._order)}"
         self.at(key, self._now + seconds, lambda: None if wake.done() else wake.set_result(None))

@@ -79,6 +79,7 @@ class _Planner:
         """Wake it if there is room, or do what can be done now to make room."""
         if model.name in self.claimed:
             return
+        self.claimed.add(model.name)
         needed = model.to_wake + model.shortage
         possible = self._possible(model)
         if needed > possible:
@@ -87,7 +88,6 @@ class _Planner:
         picked = _pick(needed - self.room, self._options(model))
         if picked is None:
             return  # an earlier one gets all there is; its turn comes after that one's
-        self.claimed.add(model.name)
         self.room -= needed
         if not picked and needed <= self.free:
             self.free -= needed
@@ -110,10 +110,7 @@ class _Planner:
                 continue
             if model.waiting_since is not None or model.active:
                 continue
-            if model.parked:
-                self.actions.append(Deepen(model.name, "deepen"))
-            elif model.awake or model.half_woken:
-                self.actions.extend(self._sleep(model, "idle"))
+            self.actions.extend(self._sleep(model, "deepen" if model.parked else "idle"))
 
     def resume(self) -> None:
         for model in self.models:
@@ -203,11 +200,11 @@ class _Planner:
 
     def _sleep(self, model: Model, cause: Cause) -> Iterator[Action]:
         """Its sleep; or first the deepening of those that must make way for its parked weights."""
+        self.claimed.add(model.name)
         if model.parked:
             yield Deepen(model.name, cause)
             return
         level, pushed = self.level_for(model, 2 if self.shared and cause != "idle" else model.preferred_level)
-        self.claimed.add(model.name)
         for other in pushed:
             if other.name not in self.claimed:
                 self.claimed.add(other.name)

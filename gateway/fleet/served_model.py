@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from engine import (
     ALL_TAGS,
     CheckpointError,
+    DeviceError,
     Engine,
     Estimate,
     Footprint,
@@ -87,6 +89,7 @@ class ServedModel:
         self.kv_in_use = 0
         self.last_wake: WakeRecord | None = None
         self.last_error: str | None = None
+        self.device_error: str | None = None
         self.last_used = self.idle_since = self.awake_since = -math.inf
         self.state_since = now()
         self._open_engine = open_engine
@@ -200,13 +203,13 @@ class ServedModel:
 
     def prepare(self) -> None:
         """Do all of a first wake that needs no memory on the device."""
-        self._operate(self._prepare())
+        self._operate(self._prepare)
 
     def wake(self) -> None:
         """Wake what those who wait want. Needs room on the device."""
         footprint = self.footprint()
         self.target_bytes = footprint.device + footprint.to_wake
-        self._operate(self._wake(self.queue.wanted_tags))
+        self._operate(partial(self._wake, self.queue.wanted_tags))
 
     def sleep(self, level: Level, cause: Cause, bytes_asleep: int) -> Drain:
         """Go to sleep as soon as nothing is in flight; joins a sleep by hand that is to come already."""
@@ -223,7 +226,7 @@ class ServedModel:
 
     def trim_kv(self) -> None:
         self.target_bytes = self.footprint().device
-        self._operate(self._trim_kv())
+        self._operate(self._trim_kv)
 
     def end_turn(self) -> None:
         """Admit nobody any more; what comes next is decided when it has drained."""
@@ -257,22 +260,25 @@ class ServedModel:
             await asyncio.wait([self.operation])
 
     async def close(self) -> None:
-        for task in (self._opening, self.operation):
-            if task:
-                task.cancel()
-                await asyncio.wait([task])
+        if self.drain and not self.drain.committed:
+            self.drain.fail(ApiError(f"{self.name} is closed"))
+            self.drain = None  # or it would begin when what is under way has ended
+        under_way = [task for task in (self._opening, self.operation) if task]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
         if self.engine:
             await self.engine.close()
 
     # How it does it
 
-    def _operate(self, work: Coroutine[None, None, None]) -> None:
+    def _operate(self, work: Callable[[], Awaitable[None]]) -> None:
         assert self.operation is None, f"{self.name}: two operations at once"
         self.operation = asyncio.create_task(self._run(work), name=f"dormouse:{self.name}")
 
-    async def _run(self, work: Coroutine[None, None, None]) -> None:
+    async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except ModelWakeFailed:
             pass  # it could not be opened, and all is said
         except OutOfMemory as error:
@@ -280,6 +286,9 @@ class ServedModel:
         except CheckpointError as error:
             logger.error("%s: %s", self.name, error)
             self.fail(error.reason)
+        except DeviceError as error:
+            self.device_error = str(error)
+            self.fail("the device failed")
         except Exception:
             logger.exception("%s: an operation failed", self.name)
             self.fail("the engine failed")
@@ -375,7 +384,7 @@ class ServedModel:
 
     def _sleep_when_drained(self) -> None:
         if self.drain and self.drain.level and not self.queue.active and self.operation is None:
-            self._operate(self._sleep())
+            self._operate(self._sleep)
 
     def _cause(self) -> Cause:
         return self.queue.waiting[0].cause if self.queue.waiting else "request"

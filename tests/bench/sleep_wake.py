@@ -49,7 +49,6 @@ def plain_read(files: list[Path]) -> float:
     seconds = time.perf_counter() - started
     for fd in descriptors:
         os.close(fd)
-    del view
     arena.close()
     return seconds
 
@@ -74,9 +73,8 @@ async def first_token(model: engine.Engine, tokens: int = 128) -> float:
     raise AssertionError("no token came")
 
 
-async def measure(checkpoint: Path, rounds: int, requests: int) -> dict[str, Any]:
+async def measure(checkpoint: Path, files: list[Path], rounds: int, requests: int) -> dict[str, Any]:
     model = engine.open(str(checkpoint), "cpu", EngineOptions(max_model_len=2048))
-    files = sorted(checkpoint.glob("*.safetensors"))
     await model.wake()
     await first_token(model)
     weights = model.footprint().weights
@@ -125,7 +123,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--requests", type=int, default=20)
     arguments = parser.parse_args()
-    result = asyncio.run(measure(arguments.checkpoint, arguments.rounds, arguments.requests))
+    files = sorted(arguments.checkpoint.glob("*.safetensors"))
+    result = asyncio.run(measure(arguments.checkpoint, files, arguments.rounds, arguments.requests))
     for name, value in result.items():
         print(f"{name:32} {value:.4f}" if isinstance(value, float) else f"{name:32} {value}")
     print(json.dumps(result))

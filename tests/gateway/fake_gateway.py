@@ -1,6 +1,6 @@
 """The `dormouse` command with fake engines behind the seam: ``python -m tests.gateway.fake_gateway``.
 
-Hub ids name the models: ``fake/quick``, ``fake/slow`` (a token every 50 ms), ``fake/broken`` (its device
+Hub ids name the models: ``fake/quick``, ``fake/slow`` (a token every 30 ms), ``fake/broken`` (its device
 fails at the first token) and ``fake/unwakeable``.
 """
 
@@ -25,7 +25,7 @@ from tests.fake_engine import FakeBackend, FakeSpec
 
 SPECS = {
     "fake/quick": FakeSpec(),
-    "fake/slow": FakeSpec(token_seconds=0.05),
+    "fake/slow": FakeSpec(token_seconds=0.03),
     "fake/broken": FakeSpec(),
     "fake/unwakeable": FakeSpec(),
 }

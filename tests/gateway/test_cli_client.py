@@ -90,7 +90,7 @@ def test_what_goes_wrong_is_one_line(gateway: Process) -> None:
 def test_in_a_terminal_chat_prompts_and_ctrl_c_stops_an_answer_only(gateway: Process) -> None:
     with Terminal(gateway, "chat", "fake/slow") as terminal:
         terminal.expect("> ")
-        terminal.type("tell me a long story\n")
+        terminal.type("tell me a long story " * 8 + "\n")
         terminal.expect("Hello from")
         terminal.type("\x03")
         terminal.expect("(stopped)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,6 +12,12 @@ from urllib.parse import unquote, urlsplit
 from litestar.types import ASGIApp, Message
 
 PATIENCE = 10.0
+
+
+async def until(condition: Callable[[], bool], *, patience: float = PATIENCE) -> None:
+    async with asyncio.timeout(patience):
+        while not condition():  # noqa: ASYNC110 conditions are of the gateway, which tells nobody
+            await asyncio.sleep(0.001)
 
 
 @dataclass(frozen=True)

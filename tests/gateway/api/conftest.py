@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from litestar import Litestar
 
 from gateway.app import create_app
 from gateway.config import Config, ModelConfig, ServerConfig
@@ -20,6 +21,7 @@ from tests.gateway.api.scripted import Script, ScriptedBackend
 class Gateway(Caller):
     """A running gateway with two models: ``alpha``, also called ``gpt-4o-mini``, and ``org/beta``."""
 
+    app: Litestar
     fleet: Fleet
     alpha: Script
     beta: Script
@@ -31,8 +33,7 @@ class Gateway(Caller):
         return all(status.state == "cold" for status in self.fleet.status()) and not self.alpha.wakes
 
 
-@asynccontextmanager
-async def running(server: ServerConfig | None = None, **alpha: Any) -> AsyncIterator[Gateway]:
+def build(server: ServerConfig | None = None, **alpha: Any) -> Gateway:
     """``alpha``: fields of that model's configuration."""
     scripts = {"/alpha": Script(), "org/beta": Script()}
     models = (
@@ -41,12 +42,17 @@ async def running(server: ServerConfig | None = None, **alpha: Any) -> AsyncIter
     )
     config = Config(server=server or ServerConfig(), models=models)
     fleet = Fleet(config, SchedulerTimers(), backend=ScriptedBackend(scripts))
-    app = create_app(fleet, config)
-    await fleet.start()
+    return Gateway(create_app(fleet, config), fleet, scripts["/alpha"], scripts["org/beta"])
+
+
+@asynccontextmanager
+async def running(server: ServerConfig | None = None, **alpha: Any) -> AsyncIterator[Gateway]:
+    gateway = build(server, **alpha)
+    await gateway.fleet.start()
     try:
-        yield Gateway(app, fleet, scripts["/alpha"], scripts["org/beta"])
+        yield gateway
     finally:
-        await fleet.close()
+        await gateway.fleet.close()
 
 
 @pytest.fixture

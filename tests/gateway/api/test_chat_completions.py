@@ -129,7 +129,7 @@ async def test_all_sampling_fields_arrive(gateway: Gateway) -> None:
 
 async def test_sampling_comes_from_the_request_then_the_configuration_then_the_checkpoint() -> None:
     async with running(sampling={"temperature": 0.7, "top_k": 9}) as gateway:
-        gateway.alpha.defaults.update(temperature=0.6, top_p=0.8)
+        gateway.alpha.sampling_defaults.update(temperature=0.6, top_p=0.8)
         params = await sampling(gateway)
         assert (params.temperature, params.top_p, params.top_k) == (0.7, 0.8, 9)
         params = await sampling(gateway, temperature=0, top_p=1)
@@ -171,6 +171,7 @@ async def test_neutral_values_and_unknown_fields_are_accepted(gateway: Gateway) 
         ({"repetition_penalty": 1.1}, "repetition_penalty"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
     ],
@@ -289,7 +290,7 @@ async def test_a_configured_template_has_the_last_word() -> None:
 
 async def test_a_model_without_a_template_cannot_chat(gateway: Gateway) -> None:
     async with running() as gateway:
-        gateway.alpha.template = None
+        gateway.alpha.chat_template = None
         reply = await gateway.chat()
         assert (reply.status, reply.error["param"]) == (400, "model")
         assert "chat template" in reply.error["message"]

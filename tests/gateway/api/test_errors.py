@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
 import pytest
 
+from engine import CheckpointError
 from gateway.config import ServerConfig
-from tests.gateway.api.caller import chat_body
+from tests.gateway.api.caller import chat_body, until
 from tests.gateway.api.conftest import Gateway, running
 
 CHAT = "/v1/chat/completions"
@@ -69,8 +69,7 @@ async def test_queue_full() -> None:
     async with running(max_waiting=1) as gateway:
         gateway.alpha.may_wake.clear()
         waiting = gateway.start_chat()
-        while not gateway.in_flight():
-            await asyncio.sleep(0)
+        await until(lambda: gateway.in_flight() == 1)
         reply = await gateway.chat()
         assert (reply.status, reply.error["code"]) == (429, "queue_full")
         assert int(reply.headers["retry-after"]) >= 1
@@ -97,11 +96,12 @@ async def test_wait_timeout_while_it_is_opened() -> None:
 
 async def test_a_checkpoint_that_cannot_be_opened() -> None:
     async with running() as gateway:
-        gateway.beta.opens = False
+        failure = CheckpointError("/secret/config.json is not there", reason="its files are gone")
+        gateway.beta.failures["open"].append(failure)
         reply = await gateway.chat(model="org/beta")
         assert (reply.status, reply.error["code"]) == (503, "model_wake_failed")
         assert int(reply.headers["retry-after"]) >= 1
-        assert "its files are gone" in reply.error["message"] and "config.json" not in reply.error["message"]
+        assert "its files are gone" in reply.error["message"] and "secret" not in reply.error["message"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

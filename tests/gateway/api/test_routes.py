@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from importlib.metadata import version
 from typing import Any
 
 import pytest
 
+from tests.gateway.api.caller import until
 from tests.gateway.api.conftest import Gateway, running
 
 
@@ -122,9 +122,8 @@ async def test_ready_once_preloads_are_done() -> None:
         reply = await gateway.get("/ready")
         assert (reply.status, reply.error["code"]) == (503, "not_ready")
         gateway.alpha.may_wake.set()
-        async with asyncio.timeout(5):
-            while (await gateway.get("/ready")).status != 200:
-                await asyncio.sleep(0.001)
+        await until(lambda: gateway.fleet.ready)
+        assert (await gateway.get("/ready")).status == 200
         assert not gateway.fleet.is_sleeping("alpha")
 
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
-from engine import DeviceError, OutOfMemory, RequestError
+from engine import CheckpointError, DeviceError, RequestError
 from gateway.api import sse
 from gateway.config import ServerConfig
-from tests.gateway.api.caller import Call
+from gateway.fleet import Lease
+from tests.gateway.api.caller import Call, until
 from tests.gateway.api.conftest import Gateway, running
+
 
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "HOLD_BACK", 0.05)
     monkeypatch.setattr(sse, "HEARTBEAT", 0.02)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def test_the_status_line_waits_for_the_first_token(gateway: Gateway) -> None:
@@ -74,7 +71,7 @@ async def test_chunks_come_one_by_one(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_wake_that_fails_soon_is_a_503(gateway: Gateway, stream: bool) -> None:
-    gateway.alpha.wake_failure = OutOfMemory(2, 1)
+    gateway.alpha.failures["wake"].append(CheckpointError("gone"))
     reply = await gateway.chat(stream=stream)
     assert reply.status == 503
     assert reply.error["code"] == "model_wake_failed"
@@ -85,7 +82,7 @@ async def test_a_wake_that_fails_soon_is_a_503(gateway: Gateway, stream: bool) -
 @pytest.mark.usefixtures("short_waits")
 async def test_a_wake_that_fails_late_is_an_error_event(gateway: Gateway) -> None:
     gateway.alpha.may_wake.clear()
-    gateway.alpha.wake_failure = OutOfMemory(2, 1)
+    gateway.alpha.failures["wake"].append(CheckpointError("gone"))
     call = gateway.start_chat(stream=True)
     assert (await call.start()).status == 200
     gateway.alpha.may_wake.set()
@@ -162,6 +159,25 @@ async def test_a_client_that_leaves_ends_its_lease(
     gateway.alpha.may_step.set()
     assert (await gateway.chat()).status == 200
     assert not caplog.records
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_end_of_an_answer_is_not_taken_for_the_clients_leaving(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    lease = gateway.fleet.lease
+    ended = []
+
+    @asynccontextmanager
+    async def slow_to_end(name: str, *, keep_alive: float | None) -> AsyncIterator[Lease]:
+        async with lease(name, keep_alive=keep_alive) as given:
+            yield given
+            await asyncio.sleep(0.01)
+            ended.append(name)
+
+    monkeypatch.setattr(gateway.fleet, "lease", slow_to_end)
+    assert (await gateway.chat(stream=stream)).status == 200
+    assert ended == ["alpha"]
 
 
 async def test_a_client_that_leaves_a_batch_ends_all_of_it(gateway: Gateway) -> None:

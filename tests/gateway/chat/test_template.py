@@ -40,7 +40,8 @@ CHATML_LIKE = """\
         {{- message.content }}
     {%- endif %}
     {%- for call in message.tool_calls or [] %}
-        {{- '<tool_call>' ~ {"name": call.function.name, "arguments": call.function.arguments} | tojson ~ '</tool_call>' }}
+        {{- '<tool_call>' ~ {"name": call.function.name, "arguments": call.function.arguments} | tojson }}
+        {{- '</tool_call>' }}
     {%- endfor %}
     {{- '<|im_end|>\\n' }}
 {%- endfor %}
@@ -52,7 +53,11 @@ CHATML_LIKE = """\
 {%- endif %}
 """
 
-PARTS = "{% for m in messages %}{% for part in m['content'] %}[{{ part['type'] }}:{{ part['text'] }}]{% endfor %}{% endfor %}"
+PARTS = (
+    "{% for m in messages %}{% for part in m['content'] %}"
+    "[{{ part['type'] }}:{{ part['text'] }}]"
+    "{% endfor %}{% endfor %}"
+)
 PARTS_OR_TEXT = (
     "{% for m in messages %}{% if m.content is string %}({{ m.content }}){% else %}"
     "{% for part in m.content | selectattr('type', 'equalto', 'text') %}[{{ part.text }}]{% endfor %}"
@@ -92,8 +97,9 @@ def test_chatml_like_with_client_variables() -> None:
 
 
 def test_client_variables_override_none_of_ours() -> None:
-    variables = {"messages": [], "add_generation_prompt": False}
-    assert render(CHATML_LIKE, user("Hi"), variables=variables) == render(CHATML_LIKE, user("Hi"))
+    variables = {"messages": [], "add_generation_prompt": False, "bos_token": "x"}
+    for source in (CHATML_LIKE, LLAMA_LIKE):
+        assert render(source, user("Hi"), variables=variables) == render(source, user("Hi"))
 
 
 def test_tool_call_arguments_become_objects_and_tojson_is_plain() -> None:
@@ -119,6 +125,11 @@ def test_parts_are_joined_unless_the_template_loops_over_them() -> None:
 def test_a_string_becomes_a_part_only_where_the_template_reads_nothing_else() -> None:
     assert render(PARTS, user("one")) == "[text:one]"
     assert render(PARTS_OR_TEXT, user("one")) == "(one)"
+
+
+def test_no_tool_calls_are_no_key() -> None:
+    asking = "{% for m in messages %}{{ 'tool_calls' in m }}{% endfor %}"
+    assert render(asking, assistant("Hi", tool_calls=[])) == "False"
 
 
 def test_developer_is_system_for_a_template_that_does_not_know_it() -> None:

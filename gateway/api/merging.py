@@ -1,0 +1,45 @@
+"""Several prompts at once as one stream: each delta carries the index of its prompt, and the first failure
+ends them all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from engine import Delta, GenerateRequest
+from gateway.fleet import Lease
+
+
+def generate_all(lease: Lease, requests: Sequence[GenerateRequest]) -> AsyncGenerator[list[Delta]]:
+    return lease.generate(requests[0]) if len(requests) == 1 else _merged(lease, requests)
+
+
+async def _merged(lease: Lease, requests: Sequence[GenerateRequest]) -> AsyncGenerator[list[Delta]]:
+    arrived: asyncio.Queue[list[Delta] | Exception | None] = asyncio.Queue()
+
+    async def run(index: int, request: GenerateRequest) -> None:
+        try:
+            async with aclosing(lease.generate(request)) as steps:
+                async for deltas in steps:
+                    arrived.put_nowait([replace(delta, index=index) for delta in deltas])
+            arrived.put_nowait(None)
+        except Exception as error:
+            arrived.put_nowait(error)
+
+    runs = [asyncio.create_task(run(index, request)) for index, request in enumerate(requests)]
+    try:
+        running = len(runs)
+        while running:
+            item = await arrived.get()
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                running -= 1
+            else:
+                yield item
+    finally:
+        for task in runs:
+            task.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)

@@ -1,0 +1,114 @@
+"""Clients that leave, and clients that stop reading: nothing goes on for them."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+from tests.e2e.server import Server, running
+
+PATIENCE = 1.5
+"""A second, or a step of the slow model on a busy machine."""
+
+
+def config(checkpoints: dict[str, Path], checkpoint: str = "large-a", **model: object) -> str:
+    lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in model.items())
+    return f"""
+stall_timeout = "1s"
+[sleep]
+idle_timeout = "never"
+[models.slow]
+path = "{checkpoints[checkpoint]}"
+{lines}
+"""
+
+
+def open_request(
+    server: Server, *, stream: bool, receive_buffer: int | None = None, **body: object
+) -> socket.socket:
+    """Send a request by hand and leave the answer unread."""
+    given = {"model": "slow", "prompt": "x", "max_tokens": 3000, "ignore_eos": True, "stream": stream, **body}
+    content = json.dumps(given).encode()
+    headers = f"host: 127.0.0.1:{server.port}\r\ncontent-length: {len(content)}"
+    head = f"POST /v1/completions HTTP/1.1\r\n{headers}\r\n\r\n"
+    client = socket.socket()
+    if receive_buffer:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    client.connect(("127.0.0.1", server.port))
+    client.sendall(head.encode() + content)
+    return client
+
+
+def all_gone(server: Server, seconds: float = PATIENCE) -> None:
+    server.wait_until(lambda: server.status("slow")["in_flight"] == 0, "a lease is held", seconds)
+
+
+def test_leaving_in_mid_stream(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    with running(tmp_path, config(checkpoints)) as server:
+        clients = [open_request(server, stream=True) for _ in range(10)]
+        for client in clients:
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+        for client in clients:
+            client.close()
+        all_gone(server)
+
+
+def test_leaving_before_any_byte(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    with running(tmp_path, config(checkpoints)) as server:
+        clients = [open_request(server, stream=False) for _ in range(10)]
+        server.wait_until(lambda: server.status("slow")["in_flight"] == 10, "not all have arrived")
+        server.wait_state("slow", "awake")
+        for client in clients:
+            client.close()
+        all_gone(server)
+
+
+def test_leaving_while_waiting_for_a_place(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    with running(tmp_path, config(checkpoints, max_running=1)) as server:
+        runs = open_request(server, stream=True)
+        assert runs.recv(15) == b"HTTP/1.1 200 OK"
+        waiting = [open_request(server, stream=number % 2 == 0) for number in range(10)]
+        server.wait_until(lambda: server.status("slow")["queued"] == 10, "not all are waiting")
+        for client in waiting:
+            client.close()
+        server.wait_until(lambda: server.status("slow")["in_flight"] == 1, "a lease is held", PATIENCE)
+        runs.close()
+        all_gone(server)
+
+
+def test_leaving_while_it_wakes_does_not_stop_the_wake(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    with running(tmp_path, config(checkpoints)) as server:
+        clients = [open_request(server, stream=True) for _ in range(10)]
+        server.wait_until(lambda: server.status("slow")["in_flight"] > 0, "nobody has arrived")
+        for client in clients:
+            client.close()
+        server.wait_state("slow", "awake")
+        all_gone(server)
+
+
+def test_one_who_stops_reading_is_cut(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    """By a fast model, so that its buffers fill soon."""
+    with running(tmp_path, config(checkpoints, "tiny-a")) as server:
+        stalled = open_request(server, stream=True, receive_buffer=4096)
+        reader = open_request(server, stream=True, max_tokens=100)
+        with stalled, reader:
+            assert stalled.recv(15) == b"HTTP/1.1 200 OK"
+            assert b"[DONE]" in read_to_the_end(reader), "the other goes on"
+            all_gone(server, 60)
+            assert b"[DONE]" not in read_to_the_end(stalled), "it was cut before its end"
+
+
+def read_to_the_end(client: socket.socket) -> bytes:
+    """All that comes until the end of the answer or of the connection."""
+    client.settimeout(60)
+    received = b""
+    while not received.endswith(b"0\r\n\r\n"):
+        try:
+            data = client.recv(65536)
+        except ConnectionResetError:
+            break
+        if not data:
+            break
+        received += data
+    return received

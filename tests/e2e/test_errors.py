@@ -1,0 +1,290 @@
+"""Every row of the interface's error table, by the real server, and what an error must not do: wake."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.server import Server, running
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Iterator[Server]:
+    config = f"""
+api_keys = ["sesame"]
+admin_keys = ["simsalabim"]
+max_body = "64KiB"
+[sleep]
+idle_timeout = "never"
+[models.tiny]
+path = "{checkpoints["tiny-a"]}"
+max_model_len = 256
+aliases = ["small"]
+[models.busy]
+path = "{checkpoints["large-a"]}"
+max_waiting = 2
+max_wait = "1s"
+max_running = 1
+preload = true
+"""
+    with running(tmp_path_factory.mktemp("errors"), config) as server:
+        server.http.headers["authorization"] = "Bearer sesame"
+        yield server
+
+
+MESSAGES = [{"role": "user", "content": "hello"}]
+
+
+def chat(server: Server, **body: Any) -> httpx.Response:
+    given = {"model": "tiny", "messages": MESSAGES, "max_tokens": 4, "temperature": 0, **body}
+    return server.http.post("/v1/chat/completions", json={k: v for k, v in given.items() if v is not None})
+
+
+def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["x-request-id"]
+    error: dict[str, Any] = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert not re.search(r"(^|[\s'\"])/\w", error["message"]), "no paths of the server"
+    return error
+
+
+def test_unknown_model(server: Server) -> None:
+    error = error_of(chat(server, model="nope"), 404)
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+    assert "tiny" in error["message"]
+    with pytest.raises(openai.NotFoundError):
+        server.openai("sesame").models.retrieve("nope")
+
+
+@pytest.mark.parametrize(
+    ("param", "body"),
+    [
+        ("messages", {"messages": "hello"}),
+        ("messages", {"messages": None}),
+        ("messages", {"messages": []}),
+        ("temperature", {"temperature": "hot"}),
+        ("temperature", {"temperature": 3}),
+        ("top_p", {"top_p": 1.5}),
+        ("max_tokens", {"max_tokens": 0}),
+        ("max_tokens", {"max_tokens": 1.5}),
+        ("stream_options", {"stream_options": {"include_usage": True}}),
+        ("n", {"n": 0}),
+        ("seed", {"seed": 2**70}),
+        ("stop", {"stop": 5}),
+        ("keep_alive", {"keep_alive": "soon"}),
+    ],
+)
+def test_bad_parameters_wake_nothing(server: Server, param: str, body: dict[str, Any]) -> None:
+    server.http.post("/sleep?level=2&model=tiny", headers={"authorization": "Bearer simsalabim"})
+    before = server.status("tiny")["state"]
+    error = error_of(chat(server, **body), 400)
+    assert error["type"] == "invalid_request_error"
+    assert (error["param"] or "").startswith(param)
+    assert server.status("tiny")["state"] == before != "awake"
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"", b"\xff\xfe", b'{"model": "tiny"'])
+def test_bad_bodies(server: Server, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    error_of(server.http.post("/v1/chat/completions", content=body, headers=headers), 400)
+
+
+def test_too_long_a_prompt(server: Server) -> None:
+    long = [{"role": "user", "content": "x" * 300}]
+    error = error_of(chat(server, messages=long), 400)
+    assert error["code"] == "context_length_exceeded"
+    huge = [{"role": "user", "content": "x" * 60_000}]
+    assert error_of(chat(server, messages=huge), 400)["code"] == "context_length_exceeded"
+
+
+def test_streamed_requests_fail_before_the_stream(server: Server) -> None:
+    response = chat(server, stream=True, temperature=9)
+    assert response.headers["content-type"].startswith("application/json")
+    error_of(response, 400)
+
+
+@pytest.mark.parametrize("key", [None, "wrong", "Sesame", "simsalabi"])
+def test_keys(server: Server, key: str | None) -> None:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    for method, path in (
+        ("GET", "/v1/models"),
+        ("POST", "/v1/chat/completions"),
+        ("GET", "/api/status"),
+        ("POST", "/sleep"),
+    ):
+        response = httpx.request(method, server.url + path, headers=headers)
+        assert error_of(response, 401)["code"] == "invalid_api_key"
+    for path in ("/health", "/ready", "/version"):
+        assert httpx.get(server.url + path, headers=headers).status_code == 200
+
+
+def test_admin_routes_need_an_admin_key(server: Server) -> None:
+    error_of(server.http.post("/sleep?model=tiny"), 401)
+    assert httpx.get(server.url + "/v1/models", headers={"x-api-key": "simsalabim"}).status_code == 200
+    response = httpx.post(server.url + "/sleep?model=tiny", headers={"x-api-key": "simsalabim"}, timeout=30)
+    assert response.status_code == 200
+
+
+def test_foreign_origin(server: Server) -> None:
+    response = server.http.get("/v1/models", headers={"origin": "https://evil.example"})
+    error_of(response, 403)
+    own = server.http.get("/v1/models", headers={"origin": server.url})
+    assert own.status_code == 200
+
+
+def test_foreign_host_on_loopback_without_keys(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    with running(tmp_path, f'[models.tiny]\npath = "{checkpoints["tiny-a"]}"') as server:
+        error_of(server.http.get("/v1/models", headers={"host": "evil.example"}), 403)
+        assert server.http.get("/v1/models", headers={"host": f"localhost:{server.port}"}).status_code == 200
+
+
+def test_body_too_large(server: Server) -> None:
+    error_of(chat(server, messages=[{"role": "user", "content": "x" * 70_000}]), 413)
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(80):
+            yield b"x" * 1024
+
+    error_of(server.http.post("/v1/chat/completions", content=chunks()), 413)
+
+
+def test_no_such_route(server: Server) -> None:
+    error_of(server.http.get("/v1/nothing"), 404)
+    error_of(server.http.get("/v1/chat/completions"), 405)
+
+
+@pytest.mark.parametrize(
+    ("path", "param"),
+    [
+        ("/sleep?level=3&model=tiny", "query.level"),
+        ("/sleep?level=deep&model=tiny", "query.level"),
+        ("/sleep?mode=now&model=tiny", "query.mode"),
+        ("/wake_up?tags=brain&model=tiny", "query.tags"),
+    ],
+)
+def test_sleep_routes(server: Server, path: str, param: str) -> None:
+    admin = {"authorization": "Bearer simsalabim"}
+    assert error_of(server.http.post(path, headers=admin), 400)["param"] == param
+    assert error_of(server.http.post("/sleep?model=nope", headers=admin), 404)["code"] == "model_not_found"
+
+
+def test_queue_full_and_wait_timeout(server: Server) -> None:
+    """One request runs, two wait: one of them too long, and a fourth finds the queue full."""
+    codes: list[str] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=server.url, timeout=60, headers=dict(server.http.headers)) as client:
+            body = {"model": "busy", "prompt": "x", "max_tokens": 600, "ignore_eos": True, "temperature": 0}
+            response = client.post("/v1/completions", json=body)
+            if response.status_code != 200:
+                assert int(response.headers["retry-after"]) >= 1
+                codes.append(response.json()["error"]["code"])
+
+    first = threading.Thread(target=ask)
+    first.start()
+    server.wait_until(lambda: busy_state(server) == ("awake", 1, 0), "nothing runs")
+    waiting = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in waiting:
+        thread.start()
+    server.wait_until(lambda: server.status("busy")["queued"] == 2, "nobody waits", seconds=0.9)
+    response = server.http.post("/v1/completions", json={"model": "busy", "prompt": "x"})
+    assert error_of(response, 429)["code"] == "queue_full"
+    assert int(response.headers["retry-after"]) >= 1
+    for thread in (first, *waiting):
+        thread.join()
+    assert set(codes) <= {"wait_timeout"}
+    assert codes, "the second request waited longer than max_wait"
+    assert server.status("busy")["in_flight"] == 0
+
+
+def busy_state(server: Server) -> tuple[str, int, int]:
+    status = server.status("busy")
+    return status["state"], status["in_flight"], status["queued"]
+
+
+def test_wake_failed_and_cool_down(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    path = tmp_path / "checkpoint"
+    path.mkdir()
+    for file in checkpoints["tiny-a"].iterdir():
+        (path / file.name).write_bytes(file.read_bytes())
+    config = f"""
+[models.fragile]
+path = "{path}"
+[models.healthy]
+path = "{checkpoints["tiny-b"]}"
+"""
+    with running(tmp_path, config) as server:
+        before = chat(server, model="fragile").json()["choices"][0]["message"]["content"]
+        server.http.post("/sleep?level=2&model=fragile")
+        weights = next(path.glob("model-*.safetensors"))
+        away = weights.rename(tmp_path / "away")
+        for _ in range(2):
+            response = chat(server, model="fragile")
+            error = error_of(response, 503)
+            assert error["code"] == "model_wake_failed"
+            assert weights.name in error["message"]
+            assert 1 <= int(response.headers["retry-after"]) <= 5
+        streamed = chat(server, model="fragile", stream=True)
+        assert error_of(streamed, 503)["code"] == "model_wake_failed"
+        assert server.status("fragile")["state"] == "failed"
+        assert chat(server, model="healthy").status_code == 200
+        away.rename(weights)
+        assert server.http.post("/wake_up?model=fragile").status_code == 200, (
+            "a manual wake overrides a cool-down"
+        )
+        assert chat(server, model="fragile").json()["choices"][0]["message"]["content"] == before
+
+
+def test_too_large_even_alone(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    config = f'[memory]\ndevice_limit = "50MiB"\n[models.large]\npath = "{checkpoints["large-a"]}"'
+    with running(tmp_path, config) as server:
+        error = error_of(chat(server, model="large"), 503)
+        assert error["code"] == "model_wake_failed"
+        assert "MiB" in error["message"]
+
+
+def test_shutting_down(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    """The first SIGTERM drains: the stream goes on to its end, newcomers are turned away."""
+    with running(tmp_path, f'[models.large]\npath = "{checkpoints["large-a"]}"') as server:
+        body = {"model": "large", "prompt": "x", "max_tokens": 200, "ignore_eos": True, "stream": True}
+        with server.http.stream("POST", "/v1/completions", json=body) as stream:
+            lines = stream.iter_lines()
+            assert next(lines).startswith("data: ")
+            server.signal(15)
+            with httpx.Client(base_url=server.url) as other:
+                time.sleep(0.2)
+                assert other.get("/ready").status_code == 503
+                assert other.get("/health").status_code == 200
+                refused = other.post("/v1/completions", json={**body, "stream": False})
+                assert error_of(refused, 503)["code"] == "shutting_down"
+            rest = [line for line in lines if line.startswith("data: ")]
+        assert rest[-1] == "data: [DONE]"
+        assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
+        assert server.process is not None
+        assert server.process.wait(20) == 0
+
+
+def test_failure_in_mid_stream(server: Server) -> None:
+    """A model that is put to sleep by force ends its streams with an error event."""
+    admin = {"authorization": "Bearer simsalabim"}
+    body = {"model": "busy", "prompt": "x", "max_tokens": 500, "ignore_eos": True, "stream": True}
+    with server.http.stream("POST", "/v1/completions", json=body) as stream:
+        lines = stream.iter_lines()
+        assert next(lines).startswith("data: ")
+        threading.Thread(
+            target=httpx.post, args=(server.url + "/sleep?mode=abort&model=busy",), kwargs={"headers": admin}
+        ).start()
+        rest = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+    assert rest[-1] == "[DONE]"
+    assert set(json.loads(rest[-2])["error"]) == {"message", "type", "param", "code"}
+    server.wait_until(lambda: server.status("busy")["in_flight"] == 0, "the lease is held")

@@ -1,0 +1,152 @@
+"""Snapshots for the policy, generated, and a world that obeys the policy in the simplest way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import strategies as st
+
+from gateway.fleet import State
+from gateway.fleet.actions import Action, Deepen, EndTurn, Refuse, Resume, Sleep, TrimKv, Wake
+from gateway.fleet.snapshot import Budget, Model, Snapshot
+
+NOW = 1000.0
+FIRST_KV = 2
+
+KINDS = ("cold", "asleep 1", "asleep 2", "awake", "turn over", "half-woken", "waking", "falling asleep")
+
+
+@st.composite
+def models(draw: st.DrawFn, name: str, shared: bool) -> Model:
+    kind = draw(st.sampled_from(KINDS))
+    weights, kv = draw(st.integers(1, 60)), draw(st.integers(0, 20))
+    residue = 0 if kind == "cold" else draw(st.integers(0, 2))
+    active = draw(st.integers(0, 3)) if kind in ("awake", "turn over") else 0
+    used = NOW if active else NOW - draw(st.sampled_from([0.0, 1.0, 20.0, 500.0]))
+    waits = draw(st.booleans()) and not (kind == "awake" and not active)
+    model = Model(
+        name=name,
+        state=State.COLD,
+        pinned=draw(st.sampled_from([False, False, False, True])),
+        preferred_level=draw(st.sampled_from(["auto", 1, 2])),
+        residue_bytes=residue,
+        device_bytes=residue,
+        weights_bytes=weights,
+        to_wake=weights + FIRST_KV,
+        active=active,
+        waiting_since=NOW - draw(st.sampled_from([0.0, 1.0, 5.0, 30.0])) if waits else None,
+        last_used=used,
+        due=not active and not waits and kind in ("awake", "asleep 1", "half-woken") and draw(st.booleans()),
+    )
+    whole = weights + kv + residue
+    match kind:
+        case "asleep 1":
+            held = weights + residue if shared else residue
+            to_wake = FIRST_KV if shared else weights + FIRST_KV
+            return replace(
+                model, state=State.ASLEEP, level=1, device_bytes=held, host_bytes=weights, to_wake=to_wake
+            )
+        case "asleep 2":
+            return replace(model, state=State.ASLEEP, level=2)
+        case "awake" | "turn over":
+            state = State.AWAKE if kind == "awake" else State.DRAINING
+            awake_since = NOW - draw(st.sampled_from([0.0, 2.0, 50.0]))
+            return replace(
+                model, state=state, device_bytes=whole, kv_unused=kv, to_wake=0, awake_since=awake_since
+            )
+        case "half-woken":
+            held = weights + residue
+            return replace(
+                model, state=State.ASLEEP, level=2, half_woken=True, device_bytes=held, to_wake=FIRST_KV
+            )
+        case "waking":
+            part = draw(st.integers(0, weights))
+            target = weights + FIRST_KV + residue
+            return replace(
+                model, state=State.WAKING, moving=True, device_bytes=residue + part, target_bytes=target
+            )
+        case "falling asleep":
+            return replace(
+                model, state=State.DRAINING, moving=True, device_bytes=whole, target_bytes=residue, to_wake=0
+            )
+    return model
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> Snapshot:
+    shared = draw(st.booleans())
+    fleet = tuple(draw(models(name, shared)) for name in "abcdef"[: draw(st.integers(1, 6))])
+    used = sum(model.device_bytes for model in fleet)
+    promised = sum(max(0, model.target_bytes - model.device_bytes) for model in fleet if model.moving)
+    limit = used + promised + draw(st.integers(-10, 80))
+    host_limit = draw(st.integers(0, 150))
+    budget = Budget(
+        device_limit=limit,
+        device_used=used,
+        device_available=max(0, limit - used) + draw(st.sampled_from([0, 100, -5])),
+        host_limit=host_limit,
+        host_parked=sum(model.host_bytes for model in fleet),
+        host_available=draw(st.integers(0, 200)),
+        shared_pool=shared,
+    )
+    return Snapshot(now=NOW, models=fleet, budget=budget, min_awake=5.0, turn=10.0)
+
+
+def obey(snapshot: Snapshot, actions: tuple[Action, ...], seconds: float) -> Snapshot:
+    """The same world after its models did as they were told, all requests ended and ``seconds`` went by."""
+    told = {action.name: action for action in actions}
+    now = snapshot.now + seconds
+    after = tuple(_ended(_told(model, told.get(model.name), snapshot), now) for model in snapshot.models)
+    freed = sum(model.device_bytes for model in snapshot.models) - sum(m.device_bytes for m in after)
+    budget = replace(
+        snapshot.budget,
+        device_used=snapshot.budget.device_used - freed,
+        device_available=snapshot.budget.device_available + freed,
+        host_parked=sum(model.host_bytes for model in after),
+    )
+    return replace(snapshot, now=now, models=after, budget=budget)
+
+
+def _told(model: Model, action: Action | None, snapshot: Snapshot) -> Model:
+    whole = model.residue_bytes + model.weights_bytes + FIRST_KV
+    parked = model.weights_bytes if snapshot.budget.shared_pool else 0
+    match action:
+        case Wake():
+            return replace(model, moving=True, state=State.WAKING, target_bytes=whole, half_woken=False)
+        case Sleep(_, 1, _):
+            target = model.residue_bytes + parked
+            return replace(model, moving=True, level=1, host_bytes=model.weights_bytes, target_bytes=target)
+        case Sleep() | Deepen():
+            return replace(model, moving=True, level=2, host_bytes=0, target_bytes=model.residue_bytes)
+        case TrimKv():
+            kept = model.device_bytes - model.kv_unused
+            return replace(model, device_bytes=kept, kv_unused=0)
+        case EndTurn():
+            return replace(model, state=State.DRAINING)
+        case Resume():
+            return replace(model, state=State.AWAKE)
+        case Refuse():
+            return replace(model, waiting_since=None)
+    return model
+
+
+def _ended(model: Model, now: float) -> Model:
+    """Its operation, or its requests, have come to an end."""
+    model = replace(model, due=False)
+    if not model.moving:
+        return replace(model, active=0, last_used=now if model.active else model.last_used)
+    model = replace(model, moving=False, device_bytes=model.target_bytes, kv_unused=0)
+    if model.state is State.WAKING:
+        return replace(
+            model,
+            state=State.AWAKE,
+            level=None,
+            host_bytes=0,
+            to_wake=0,
+            awake_since=now,
+            last_used=now,
+            waiting_since=None,
+        )
+    held = model.device_bytes - model.residue_bytes
+    to_wake = model.weights_bytes + FIRST_KV - held
+    return replace(model, state=State.ASLEEP, half_woken=False, level=model.level or 2, to_wake=to_wake)
