@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ ITEM_SIZES = {
 _HEADER_LIMIT = 100 * 2**20
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+_FILE = re.compile(r"[^./\0][^/\0]*\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,10 @@ class Checkpoint:
         legacy = self._json("chat_template.json") or {}
         template = self.tokenizer_config.get("chat_template") or legacy.get("chat_template")
         if isinstance(template, list):
-            named = {entry.get("name"): entry.get("template") for entry in template}
-            template = named.get("default")
+            named = (
+                entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"
+            )
+            template = next(named, {}).get("template")
         return template if isinstance(template, str) else None
 
     def special_tokens(self) -> dict[str, str]:
@@ -113,12 +117,7 @@ class Checkpoint:
     def shard_paths(self) -> list[Path]:
         """The safetensors files, in order. Raises CheckpointError when one is missing."""
         index = self._json(_INDEX)
-        if index is not None:
-            names = sorted(set(index.get("weight_map", {}).values()))
-            if any("/" in name or name.startswith(".") for name in names):
-                raise CheckpointError(f"{self.directory / _INDEX}: files outside the checkpoint")
-        else:
-            names = [_SINGLE]
+        names = [_SINGLE] if index is None else self._indexed(index)
         for name in names:
             if not (self.directory / name).is_file():
                 raise CheckpointError(
@@ -126,13 +125,24 @@ class Checkpoint:
                 )
         return [self.directory / name for name in names]
 
+    def _indexed(self, index: dict[str, Any]) -> list[str]:
+        """The files that the index names, all of them beside it."""
+        files = index.get("weight_map")
+        names = list(files.values()) if isinstance(files, dict) else []
+        if not names or not all(isinstance(name, str) and _FILE.fullmatch(name) for name in names):
+            raise CheckpointError(
+                f"{self.directory / _INDEX}: no map to safetensors files beside it",
+                reason=f"{_INDEX} does not name the checkpoint's safetensors files",
+            )
+        return sorted(set(names))
+
     def read_shards(self) -> list[Shard]:
         return [read_shard(path) for path in self.shard_paths()]
 
     def _json(self, name: str) -> dict[str, Any] | None:
         path = self.directory / name
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = _parse_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -140,6 +150,14 @@ class Checkpoint:
         if not isinstance(content, dict):
             raise CheckpointError(f"{path}: not a JSON object", reason=f"{name} is not a JSON object")
         return content
+
+
+def _parse_json(text: str | bytes) -> Any:
+    """Raises ValueError."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def read_shard(path: Path) -> Shard:
@@ -178,7 +196,7 @@ def _read_header(fd: int, size: int) -> bytes:
 
 def _parse_header(header: bytes, size: int) -> dict[str, StoredTensor]:
     start = 8 + len(header)
-    entries = json.loads(header)
+    entries = _parse_json(header)
     if not isinstance(entries, dict):
         raise ValueError("the header is not a JSON object")
     tensors: dict[str, StoredTensor] = {}
@@ -186,12 +204,14 @@ def _parse_header(header: bytes, size: int) -> dict[str, StoredTensor]:
         if name == "__metadata__":
             continue
         try:
-            dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
-            begin, end = (int(n) for n in entry["data_offsets"])
+            dtype, shape = str(entry["dtype"]), tuple(entry["shape"])
+            begin, end = entry["data_offsets"]
         except (KeyError, TypeError) as error:
             raise ValueError(f"malformed entry for {name}") from error
+        if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+            raise ValueError(f"malformed entry for {name}")
         expected = math.prod(shape) * ITEM_SIZES.get(dtype, -1)
-        if not 0 <= begin <= end <= size - start or end - begin != expected:
+        if not begin <= end <= size - start or end - begin != expected:
             raise ValueError(f"{name} does not lie within the file")
         tensors[name] = StoredTensor(name, dtype, shape, start + begin, end - begin)
     return tensors

@@ -36,6 +36,7 @@ def plan(snapshot: Snapshot) -> Plan:
     for model in sorted(snapshot.models, key=_turn_order):
         if model.waits_for_room:
             planner.make_way_for(model)
+    planner.finish()
     planner.retire()
     planner.resume()
     return Plan(tuple(planner.actions), planner.again_at)
@@ -96,6 +97,16 @@ class _Planner:
             self._take(picked, "room")
         else:
             self._wait_for(picked, model)
+
+    def finish(self) -> None:
+        """A wake that has begun goes on though all who asked for it have left, unless room is needed."""
+        for model in self.models:
+            if not model.begun or model.name in self.claimed or model.to_wake > min(self.free, self.room):
+                continue
+            self.claimed.add(model.name)
+            self.free -= model.to_wake
+            self.room -= model.to_wake
+            self.actions.append(Wake(model.name))
 
     def relieve(self) -> None:
         """More is held than allowed, since KV has grown: give back what nobody uses."""

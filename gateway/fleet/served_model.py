@@ -110,6 +110,11 @@ class ServedModel:
         return bool(self.held) and self.state not in (State.AWAKE, State.DRAINING)
 
     @property
+    def begun(self) -> bool:
+        """Prepared for its first wake, which has not followed yet."""
+        return self.state is State.WAKING and self.operation is None
+
+    @property
     def moving(self) -> bool:
         """Something is under way that ends by itself."""
         return self.operation is not None or (self.drain is not None and self.drain.level is not None)
@@ -209,7 +214,7 @@ class ServedModel:
         """Wake what those who wait want. Needs room on the device."""
         footprint = self.footprint()
         self.target_bytes = footprint.device + footprint.to_wake
-        self._operate(partial(self._wake, self.queue.wanted_tags))
+        self._operate(partial(self._wake, self.queue.wanted_tags or ALL_TAGS))
 
     def sleep(self, level: Level, cause: Cause, bytes_asleep: int) -> Drain:
         """Go to sleep as soon as nothing is in flight; joins a sleep by hand that is to come already."""
@@ -250,8 +255,8 @@ class ServedModel:
         self.queue.turn_away(self._wake_failed)
 
     def settle(self) -> None:
-        """No wake followed the preparations: there was no room yet, or all have left."""
-        if self.state is State.WAKING and self.operation is None:
+        """No wake followed the preparations: there was no room yet."""
+        if self.begun:
             self._rest("request")
 
     async def quiet(self) -> None:

@@ -42,6 +42,8 @@ class Model:
     waiting_since: float | None = None
     last_used: float = -math.inf
     awake_since: float = -math.inf
+    begun: bool = False
+    """Its first wake has begun, and is as far as it comes without memory on the device."""
     due: bool = False
     """Its idle timeout (awake) or ``deepen_after`` (level 1) is over."""
 

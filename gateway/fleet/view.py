@@ -11,7 +11,7 @@ def seen_by_policy(model: ServedModel, now: float) -> Model:
     footprint = model.footprint()
     return Model(
         name=model.name,
-        state=State.COLD if model.state is State.WAKING and not model.moving else model.state,
+        state=State.COLD if model.begun else model.state,
         level=model.level,
         half_woken=model.half_woken,
         pinned=model.config.pinned,
@@ -29,5 +29,6 @@ def seen_by_policy(model: ServedModel, now: float) -> Model:
         waiting_since=model.waiting_since,
         last_used=now if model.queue.active else model.last_used,
         awake_since=model.awake_since,
+        begun=model.begun,
         due=model.is_due(),
     )

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import hub
 from tests.e2e.server import DORMOUSE, Server, free_port, running
-from tests.hub import serving_hub
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Iterator[Server]:
-    config = f'[models.tiny]\npath = "{checkpoints["tiny-a"]}"\naliases = ["small"]'
+    config = f'[models.tiny]\npath = "{checkpoints["tiny-a"]}"\naliases = ["small"]\nmax_model_len = 256'
     with running(tmp_path_factory.mktemp("command"), config) as server:
         yield server
 
@@ -87,7 +87,8 @@ def test_second_signal_exits_at_once(tmp_path: Path, checkpoints: dict[str, Path
     assert server.process is not None
     body = {"model": "large", "prompt": "x", "max_tokens": 2000, "ignore_eos": True, "stream": True}
     with server.http.stream("POST", "/v1/completions", json=body) as stream:
-        next(stream.iter_lines())
+        lines = stream.iter_lines()
+        next(lines)
         server.signal(signal.SIGINT)
         time.sleep(0.3)
         assert server.process.poll() is None, "it drains"
@@ -100,14 +101,16 @@ def test_a_model_from_the_hub(tmp_path: Path, checkpoints: dict[str, Path]) -> N
     """Listed without a download, fetched on first use, served from the cache when the hub is gone."""
     config = '[sleep]\nidle_timeout = "never"\n[models.remote]\npath = "mice/tiny"'
     ask = {"model": "remote", "prompt": "hello", "max_tokens": 8, "temperature": 0}
-    with serving_hub({"mice/tiny": checkpoints["tiny-a"]}) as endpoint:
-        environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hub")}
+    home = tmp_path / "hub"
+    with hub.serve() as remote:
+        remote.publish("mice/tiny", checkpoints["tiny-a"])
+        environment = remote.environment(home)
         with running(tmp_path, config, **environment) as server:
             assert server.openai().models.list().data[0].id == "remote"
-            assert not list((tmp_path / "hub").rglob("*.safetensors"))
+            assert not list(home.rglob("*.safetensors"))
             first = server.http.post("/v1/completions", json=ask)
             assert first.status_code == 200, first.text
-            assert list((tmp_path / "hub").rglob("*.safetensors"))
+            assert list(home.rglob("*.safetensors"))
     with running(tmp_path, config, **environment) as server:
         again = server.http.post("/v1/completions", json=ask)
         assert again.json()["choices"] == first.json()["choices"]

@@ -59,6 +59,17 @@ async def a_wake_is_finished_when_all_have_left() -> None:
 
 
 @rule
+async def a_first_wake_is_finished_when_all_leave_while_it_loads() -> None:
+    async with world({"a": FakeSpec(load_seconds=1.0, wake_seconds=1.0)}) as w:
+        asked = w.ask("a")
+        await w.advance(0.5)
+        asked.cancel()
+        await w.advance(2.0)
+        assert w.state("a") == AWAKE
+        assert w.calls("a", "wake") == 1
+
+
+@rule
 async def a_download_is_finished_when_all_have_left() -> None:
     async with world({"a": FakeSpec(load_seconds=500.0)}, a={"max_wait": 10.0}) as w:
         asked = w.ask("a")
@@ -66,7 +77,7 @@ async def a_download_is_finished_when_all_have_left() -> None:
         assert isinstance(asked.exception(), WaitTimeout)
         assert w.state("a") == (State.WAKING, None)
         await w.advance(500.0)
-        assert w.state("a") == (State.COLD, None)
+        assert w.state("a") == AWAKE
         assert (await w.answered("a")).waited < 1.0
         assert w.calls("a", "load") == 1
 
@@ -127,7 +138,7 @@ async def a_wake_by_hand_overrides_the_cool_down() -> None:
         asked = w.ask("a")
         await w.advance(1.0)
         assert isinstance(asked.exception(), ModelWakeFailed)
-        woken = asyncio.create_task(w.fleet.wake("a"))
+        woken = w.begin(w.fleet.wake("a"))
         await w.advance(0.1)
         assert woken.result()
         assert w.state("a") == AWAKE
@@ -236,7 +247,7 @@ async def the_idle_clock_starts_at_the_end_of_a_wake_nobody_followed() -> None:
         assert w.state("a") == AWAKE
         await w.advance(0.2)
         assert w.state("a") == (State.ASLEEP, 1)
-        woken = asyncio.create_task(w.fleet.wake("a"))
+        woken = w.begin(w.fleet.wake("a"))
         await w.advance(10.4)
         assert woken.result()
         assert w.state("a") == AWAKE
@@ -294,7 +305,7 @@ async def newcomers_to_a_drain_by_hand_wait_and_wake_it_afterwards() -> None:
     async with world({"a": FakeSpec(token_seconds=1.0, wake_seconds=1.0)}) as w:
         first = w.ask("a", tokens=5)
         await w.advance(2.5)
-        sleeping = asyncio.create_task(w.fleet.sleep("a", 2))
+        sleeping = w.begin(w.fleet.sleep("a", 2))
         await w.advance()
         assert w.state("a")[0] is State.DRAINING
         newcomers = [w.ask("a", tokens=1) for _ in range(3)]
@@ -587,7 +598,7 @@ async def an_abort_cuts_what_is_in_flight() -> None:
         cut = [w.ask("a") for _ in range(3)]
         other = w.ask("b", tokens=4)
         await w.advance(1.5)
-        sleeping = asyncio.create_task(w.fleet.sleep("a", 2, "abort"))
+        sleeping = w.begin(w.fleet.sleep("a", 2, "abort"))
         await w.advance(0.1)
         assert sleeping.result() == 2
         for task in cut:
@@ -606,7 +617,7 @@ async def draining_the_server_finishes_what_is_in_flight_and_refuses_the_rest() 
         queued = w.ask("b")
         await w.advance(1.0)
         assert w.fleet.ready
-        draining = asyncio.create_task(w.fleet.drain())
+        draining = w.begin(w.fleet.drain())
         await w.advance()
         assert not w.fleet.ready
         assert isinstance(queued.exception(), ShuttingDown)
@@ -630,7 +641,7 @@ async def a_half_woken_model_is_completed_by_what_is_missing() -> None:
         await w.answered("a")
         for complete in (frozenset({"kv_cache"}), frozenset({"weights", "kv_cache"}), None):
             assert await w.fleet.sleep("a", 2) == 2
-            half = asyncio.create_task(w.fleet.wake("a", frozenset({"weights"})))
+            half = w.begin(w.fleet.wake("a", frozenset({"weights"})))
             await w.advance(1.5)
             assert half.result() is False
             assert w.state("a") == (State.ASLEEP, 2)
@@ -639,13 +650,13 @@ async def a_half_woken_model_is_completed_by_what_is_missing() -> None:
             if complete is None:
                 await w.answered("a")
             else:
-                whole = asyncio.create_task(w.fleet.wake("a", complete))
+                whole = w.begin(w.fleet.wake("a", complete))
                 await w.advance(1.5)
                 assert whole.result() is True
             assert w.state("a") == AWAKE
             assert not w.fleet.is_sleeping("a")
         await w.fleet.sleep("a", 2)
-        half = asyncio.create_task(w.fleet.wake("a", frozenset({"weights"})))
+        half = w.begin(w.fleet.wake("a", frozenset({"weights"})))
         await w.advance(70.0)
         assert half.done()
         assert w.device_bytes() < 200 * MIB
@@ -660,12 +671,12 @@ async def a_sleep_by_hand_goes_to_the_level_asked_and_never_up() -> None:
         await w.answered("b")
         levels = []
         for level in (1, 1, None, 2, 1, None):
-            sleeping = asyncio.create_task(w.fleet.sleep("a", level))
+            sleeping = w.begin(w.fleet.sleep("a", level))
             await w.advance(1.0)
             levels.append(sleeping.result())
         assert levels == [1, 1, 1, 2, 2, 2]
         assert not w.fleet.is_sleeping(None)
-        both = asyncio.create_task(w.fleet.sleep(None, 1))
+        both = w.begin(w.fleet.sleep(None, 1))
         await w.advance(1.0)
         assert both.result() == 2
         assert w.state("b") == (State.ASLEEP, 1)
@@ -677,7 +688,7 @@ async def two_sleeps_by_hand_become_one_at_the_deeper_level() -> None:
     async with world({"a": FakeSpec(token_seconds=1.0)}) as w:
         running = w.ask("a", tokens=5)
         await w.advance(1.0)
-        sleeps = [asyncio.create_task(w.fleet.sleep("a", level)) for level in (1, 2, 1)]
+        sleeps = [w.begin(w.fleet.sleep("a", level)) for level in (1, 2, 1)]
         await w.advance(10.0)
         assert running.done()
         assert [task.result() for task in sleeps] == [2, 2, 2]
@@ -689,7 +700,7 @@ async def a_sleep_by_hand_during_a_wake_follows_it() -> None:
     async with world({"a": FakeSpec(wake_seconds=2.0)}) as w:
         asked = w.ask("a")
         await w.advance(1.0)
-        sleeping = asyncio.create_task(w.fleet.sleep("a", 1))
+        sleeping = w.begin(w.fleet.sleep("a", 1))
         await w.advance(2.0)
         assert asked.result().text == "Hello from a: x", "who came before is served"
         assert sleeping.result() == 1

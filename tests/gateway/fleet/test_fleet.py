@@ -40,7 +40,7 @@ async def test_engine_is_opened_once_and_off_the_loop() -> None:
 
 async def test_who_leaves_while_it_is_opened_does_not_stop_the_opening() -> None:
     async with world({"a": FakeSpec()}, open_first=False) as w:
-        leaving = asyncio.create_task(w.fleet.opened("a"))
+        leaving = w.begin(w.fleet.opened("a"))
         await asyncio.sleep(0)
         leaving.cancel()
         assert await w.fleet.opened("a") is w.engine("a")
@@ -198,7 +198,7 @@ async def test_sleep_that_fails_is_told_and_does_not_wedge() -> None:
     async with world({"a": FakeSpec()}) as w:
         await w.answered("a")
         w.spec("a").failures["sleep"] = [DeviceError("lost")]
-        sleeping = asyncio.create_task(w.fleet.sleep("a", 2))
+        sleeping = w.begin(w.fleet.sleep("a", 2))
         await w.advance(0.1)
         assert sleeping.exception() is not None
         await w.advance(10.0)
@@ -231,7 +231,7 @@ async def test_close_gives_everything_back() -> None:
     async with world({"a": FakeSpec(wake_seconds=5.0), "b": FakeSpec(token_seconds=1.0)}) as w:
         waking, running = w.ask("a"), w.ask("b")
         await w.advance(2.0)
-        sleeping = asyncio.create_task(w.fleet.sleep("b"))
+        sleeping = w.begin(w.fleet.sleep("b"))
         await w.advance()
         await w.fleet.close()
         running.cancel()

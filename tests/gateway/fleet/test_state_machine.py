@@ -18,11 +18,11 @@ from engine import ALL_TAGS, CheckpointError, DeviceError, Level, OutOfMemory, T
 from gateway.config import TurnConfig
 from gateway.errors import ApiError, ShuttingDown
 from gateway.fleet import State, Transition
-from gateway.fleet.idle import settle
 from tests.fake_engine import MIB, FakeSpec
 from tests.gateway.fleet.world import Answer, World, world
 
 TOTAL = 1000 * MIB
+RESIDUES = 4 * MIB
 MAX_WAIT = 20.0
 NAMES = st.sampled_from(["a", "b", "c", "pinned"])
 TAGS: st.SearchStrategy[frozenset[Tag]] = st.sampled_from(
@@ -82,7 +82,7 @@ class FleetMachine(RuleBasedStateMachine):
             number = len(self.requests)
             task = self.w.ask(name, f"prompt {number}", tokens=tokens, keep_alive=keep_alive)
             self.requests[task] = (name, f"Hello from {name}: prompt {number}"[:tokens])
-            await settle()
+            await self.w.advance()
 
         self.run(begin())
 
@@ -93,7 +93,7 @@ class FleetMachine(RuleBasedStateMachine):
             task = data.draw(st.sampled_from([task for task in self.requests if not task.done()]))
             task.cancel()
             self.left.add(task)
-            await settle()
+            await self.w.advance()
 
         self.run(cancel())
 
@@ -115,8 +115,8 @@ class FleetMachine(RuleBasedStateMachine):
 
     def by_hand(self, work: Coroutine[Any, Any, Any]) -> None:
         async def begin() -> None:
-            self.hands.add(asyncio.create_task(work))
-            await settle()
+            self.hands.add(self.w.begin(work))
+            await self.w.advance()
 
         self.run(begin())
 
@@ -142,7 +142,7 @@ class FleetMachine(RuleBasedStateMachine):
         """Sequences have grown and gone; the engine keeps what the device allowed."""
         engine = self.w.engine(name)
         if engine.tags == ALL_TAGS:
-            engine.kv += min(size * MIB, TOTAL - self.w.device_bytes())
+            engine.kv += max(0, min(size * MIB, TOTAL - RESIDUES - self.w.device_bytes()))
 
     @rule()
     def look(self) -> None:

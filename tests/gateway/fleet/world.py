@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from engine import GenerateRequest, SamplingParams
 from gateway.config import Config, MemoryConfig, ModelConfig, Size, TurnConfig
 from gateway.fleet import Fleet, State, VirtualTimers
 from gateway.fleet.idle import settle
 from tests.fake_engine import MIB, FakeBackend, FakeEngine, FakeSpec
+
+Result = TypeVar("Result")
 
 NO_TURNS = TurnConfig(min_awake=0.0, turn=0.0)
 
@@ -36,7 +38,13 @@ class World:
     def ask(
         self, name: str, prompt: str = "x", *, tokens: int = 1000, keep_alive: float | None = None
     ) -> asyncio.Task[Answer]:
-        return asyncio.create_task(self._ask(name, prompt, tokens, keep_alive))
+        return self.begin(self._ask(name, prompt, tokens, keep_alive))
+
+    def begin(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """A task whose failure nobody need look at."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
 
     async def _ask(self, name: str, prompt: str, tokens: int, keep_alive: float | None) -> Answer:
         asked = self.timers.now()

@@ -1,0 +1,1 @@
+"""Tests of the demo models and of the code that made them."""
