@@ -78,6 +78,17 @@ class Device:
             self._wake.notify()
         return await asyncio.shield(asyncio.wrap_future(future))
 
+    async def beside_steps(self, work: Callable[[], T]) -> T:
+        """Run ``work`` on a thread of its own, to its end: a caller who is cancelled waits for it
+        nevertheless, since nobody else may touch the model meanwhile."""
+        running = asyncio.get_running_loop().run_in_executor(None, work)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            running.exception()  # marks it as seen
+            raise
+
     def _work(self) -> None:
         while True:
             with self._wake:
@@ -85,10 +96,10 @@ class Device:
                     self._wake.wait()
                 jobs = list(self._jobs)
                 self._jobs.clear()
-                stepper = self._next()
+                stepper = None if jobs else self._next()
             for job in jobs:
                 job()
-            if stepper is not None and not jobs:
+            if stepper is not None:
                 stepper.step()
 
     def _next(self) -> Stepper | None:
@@ -127,15 +138,17 @@ class StepClock:
 
 
 _devices: dict[str, Device] = {}
+_devices_lock = threading.Lock()
 
 
 def get_device(name: str) -> Device:
     """The one device of this name. Raises EngineError when there is none."""
     if name == "auto":
         name = "cpu"
-    if name not in _devices:
-        if name != "cpu":
-            raise EngineError(f"device {name!r} is not supported (supported: cpu)")
-        tune_allocator()
-        _devices[name] = Device(name, CpuArena)
-    return _devices[name]
+    with _devices_lock:
+        if name not in _devices:
+            if name != "cpu":
+                raise EngineError(f"device {name!r} is not supported (supported: cpu)")
+            tune_allocator()
+            _devices[name] = Device(name, CpuArena)
+        return _devices[name]

@@ -7,7 +7,6 @@ worker, reads from disk beside it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import deque
@@ -36,7 +35,6 @@ from engine.types import (
     GenerateRequest,
     Level,
     ModelInfo,
-    OutOfMemory,
     Progress,
     RequestError,
     Tag,
@@ -109,10 +107,9 @@ class TorchEngine:
     async def load(self) -> None:
         if self._model is None:
             try:
-                self._model = await asyncio.shield(asyncio.to_thread(self._build))
+                await self._device.beside_steps(self._build)
             finally:
                 self._progress = None
-            self._device.add(self)
 
     async def wake(self, tags: frozenset[Tag] = ALL_TAGS) -> TransitionReport:
         await self.load()
@@ -121,7 +118,7 @@ class TorchEngine:
         if "weights" in tags and not weights.resident:
             self._progress = Progress(phase="weights", done=0, total=weights.nbytes)
             try:
-                await asyncio.shield(asyncio.to_thread(weights.fill))
+                await self._device.beside_steps(weights.fill)
             finally:
                 self._progress = None
             filled = weights.nbytes
@@ -150,7 +147,7 @@ class TorchEngine:
             config = ModelConfig.parse(checkpoint.config)
             model.weights.adopt(make_layout(checkpoint, config, self._options))
 
-        await asyncio.shield(asyncio.to_thread(adopt))
+        await self._device.beside_steps(adopt)
 
     async def close(self) -> None:
         if self._model is not None:
@@ -247,7 +244,7 @@ class TorchEngine:
         self, model: Model, sequences: list[Sequence], error: Exception
     ) -> list[tuple[Sequence, Delta | BaseException]]:
         """End these sequences with an error; the others and the model go on."""
-        if not isinstance(error, OutOfMemory):
+        if not isinstance(error, EngineError):
             log.exception("a step failed", exc_info=error)
             error = EngineError(f"a step failed: {error}")
         for sequence in sequences:
@@ -269,12 +266,13 @@ class TorchEngine:
         trim_allocator()
         return freed
 
-    def _build(self) -> Model:
+    def _build(self) -> None:
         if self._from_hub:
             # The same commit as the small files, whatever the branch has become since.
             directory = fetch_weights(self._path, self._checkpoint.directory.name, self._on_bytes)
             self._checkpoint = Checkpoint(Path(directory))
-        return build_model(self._checkpoint, self._config, self._options, self._device)
+        self._model = build_model(self._checkpoint, self._config, self._options, self._device)
+        self._device.add(self)
 
     def _on_bytes(self, done: int, total: int) -> None:
         self._progress = Progress(phase="download", done=done, total=total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ OnBytes = Callable[[int, int], None]
 
 def local_directory(path: str) -> Path | None:
     """``path`` as a directory that exists; None when it can only be a hub id. Raises CheckpointError."""
-    directory = Path(path).expanduser()
+    directory = Path(path)
+    with suppress(RuntimeError):  # nobody of that name
+        directory = directory.expanduser()
     if directory.is_dir():
         return directory
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
@@ -66,7 +69,7 @@ def _fetch(repo_id: str, revision: str, patterns: list[str], on_bytes: OnBytes |
 
 
 def _reporter(on_bytes: OnBytes | None) -> Any:
-    """A progress bar class that draws nothing and adds up the bytes of all files."""
+    """A progress bar class that draws nothing and tells the bytes of all files together."""
     from tqdm.auto import tqdm as bar  # a dependency of huggingface_hub
 
     base: Any = bar
@@ -87,7 +90,8 @@ def _reporter(on_bytes: OnBytes | None) -> Any:
         def update(self, n: float | None = 1) -> bool | None:
             drawn: bool | None = super().update(n)
             if on_bytes is not None and bars:
-                on_bytes(int(sum(bar.n for bar in bars)), int(sum(bar.total or 0 for bar in bars)))
+                # One bar or two for the same bytes: from the network, and to the disk.
+                on_bytes(int(max(bar.n for bar in bars)), int(max(bar.total or 0 for bar in bars)))
             return drawn
 
     return Reporter

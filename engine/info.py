@@ -53,7 +53,7 @@ def sampling_defaults(checkpoint: Checkpoint) -> dict[str, float]:
     given = checkpoint.generation_config
     if given.get("do_sample") is False:
         return {"temperature": 0.0}
-    return {name: given[name] for name in _SAMPLING if isinstance(given.get(name), int | float)}
+    return {name: given[name] for name in _SAMPLING if type(given.get(name)) in (int, float)}
 
 
 def stop_token_ids(checkpoint: Checkpoint, tokenizer: Tokenizer, vocab_size: int) -> frozenset[int]:
@@ -61,7 +61,7 @@ def stop_token_ids(checkpoint: Checkpoint, tokenizer: Tokenizer, vocab_size: int
     found: set[int] = set()
     for source in (checkpoint.generation_config, checkpoint.config):
         ids = source.get("eos_token_id")
-        found.update(ids if isinstance(ids, list) else [ids] if isinstance(ids, int) else [])
+        found.update(i for i in (ids if isinstance(ids, list) else [ids]) if isinstance(i, int))
     token = checkpoint.special_tokens().get("eos_token")
     eos = tokenizer.token_id(token) if token else None
     found |= {eos} if eos is not None else set()

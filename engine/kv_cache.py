@@ -114,5 +114,13 @@ def arena_bytes(block_nbytes: int, blocks: int, granularity: int) -> int:
     return round_up(blocks * stride, stride * _blocks_per_chunk(stride, granularity))
 
 
+def blocks_within(limit: int, block_nbytes: int, granularity: int) -> int:
+    """How many blocks of ``block_nbytes`` (unpadded) never take more than ``limit`` in whole chunks; within
+    the first chunk, which is the least that any cache takes, as many as fit."""
+    stride = block_stride(block_nbytes, granularity)
+    blocks, chunk = limit // stride, _blocks_per_chunk(stride, granularity)
+    return blocks - blocks % chunk if blocks > chunk else blocks
+
+
 def blocks_for(tokens: int) -> int:
     return -(-tokens // BLOCK_SIZE)

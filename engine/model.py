@@ -12,7 +12,7 @@ import torch
 
 from engine.checkpoint import Checkpoint
 from engine.info import served_dtype, served_length
-from engine.kv_cache import BLOCK_SIZE, KVCache, arena_bytes, block_stride, blocks_for
+from engine.kv_cache import BLOCK_SIZE, KVCache, arena_bytes, blocks_for, blocks_within
 from engine.memory.cpu import HUGE_PAGE
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder, decoder_parameters
@@ -73,5 +73,5 @@ def _reserve_kv(
     nbytes = config.kv_elements_per_token * dtype.itemsize * BLOCK_SIZE
     blocks = options.max_running * blocks_for(length)
     if options.kv_limit is not None:
-        blocks = min(blocks, options.kv_limit // block_stride(nbytes, HUGE_PAGE))
+        blocks = min(blocks, blocks_within(options.kv_limit, nbytes, HUGE_PAGE))
     return device.make_arena(arena_bytes(nbytes, max(1, blocks), HUGE_PAGE)), max(1, blocks)

@@ -57,39 +57,42 @@ class IncrementalDecoder:
         self._window = _end_of(prompt_ids, tokenizer)
         self._written = len(self._window)
         """Tokens of the window whose text has been given out."""
+        self._known = tokenizer.decode(self._window)
+        """Their text."""
 
     def push(self, token_id: int) -> str:
         """The text that this token completes; empty while a character is incomplete."""
         self._window.append(token_id)
-        end = len(self._window)
-        if self._tokenizer.decode(self._window).endswith(_REPLACEMENT):
-            held = end - self._written
-            end = self._written if held <= _HALF else self._certain()
-        return self._give(end)
+        text, end = self._tokenizer.decode(self._window), len(self._window)
+        if not text.endswith(_REPLACEMENT):
+            return self._give(text, end)
+        if end - self._written <= _HALF:
+            return ""
+        end = self._certain(text)
+        return self._give(self._tokenizer.decode(self._window[:end]), end)
 
     def flush(self) -> str:
         """What was held back, as it is."""
-        return self._give(len(self._window))
+        return self._give(self._tokenizer.decode(self._window), len(self._window))
 
-    def _certain(self) -> int:
+    def _certain(self, text: str) -> int:
         """More is held than half a character can be, as in a stammer of bytes that are none: where the window
         can be cut before the last few tokens without a change of its text."""
-        whole, end = self._tokenizer.decode(self._window), len(self._window)
+        end = len(self._window)
         for cut in range(end - _HALF, end):
             parts = (self._tokenizer.decode(part) for part in (self._window[:cut], self._window[cut:]))
-            if "".join(parts) == whole:
+            if "".join(parts) == text:
                 return cut
         return self._written
 
-    def _give(self, end: int) -> str:
-        """The text of the tokens not yet written up to ``end``."""
-        known = self._tokenizer.decode(self._window[: self._written])
-        text = self._tokenizer.decode(self._window[:end])
-        if len(text) <= len(known):
-            return ""
-        self._window = self._window[self._written :]
-        self._written = end - self._written
-        return text[len(known) :]
+    def _give(self, text: str, end: int) -> str:
+        """What is new in ``text``, that of the window's tokens up to ``end``."""
+        fresh = text[len(self._known) :]
+        if fresh:
+            self._window = self._window[self._written :]
+            self._written = end - self._written
+            self._known = self._tokenizer.decode(self._window[: self._written])
+        return fresh
 
 
 def _end_of(ids: Sequence[int], tokenizer: Tokenizer) -> list[int]:

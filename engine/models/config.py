@@ -7,7 +7,7 @@ transformers 5 writes ``rope_parameters``, ``dtype`` and ``layer_types``; most f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from engine.models.families import FAMILIES, Family
@@ -34,6 +34,9 @@ class RopeConfig:
         kind = given.get("rope_type") or given.get("type") or "default"
         if kind not in ROPE_PARAMETERS:
             _refuse(f"rope scaling {kind!r} (known: {', '.join(ROPE_PARAMETERS)})")
+        partial = given.get("partial_rotary_factor") or config.get("partial_rotary_factor")
+        if partial and float(partial) != 1.0:
+            _refuse("partial_rotary_factor")
         theta = given.get("rope_theta", config.get("rope_theta", 10_000.0))
         return cls(float(theta), kind, {name: float(given[name]) for name in ROPE_PARAMETERS[kind]})
 
@@ -67,11 +70,11 @@ class ModelConfig:
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> ModelConfig:
         """Raises CheckpointError for an unknown architecture or a feature that is not served."""
-        architecture, family = _family(config)
-        _refuse_unserved(config)
         try:
+            architecture, family = _family(config)
+            _refuse_unserved(config)
             hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-            return cls(
+            parsed = cls(
                 architecture=architecture,
                 family=family,
                 dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
@@ -89,8 +92,12 @@ class ModelConfig:
                 tied_embeddings=bool(config.get("tie_word_embeddings", False)),
                 max_position=int(config.get("max_position_embeddings", 2048)),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"config.json: {error!r}", reason="config.json is incomplete") from error
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"config.json: {error!r}", reason="config.json is incomplete or malformed"
+            ) from error
+        _refuse_impossible(parsed)
+        return parsed
 
 
 def _family(config: Mapping[str, Any]) -> tuple[str, Family]:
@@ -113,8 +120,17 @@ def _refuse_unserved(config: Mapping[str, Any]) -> None:
         _refuse("use_sliding_window")
     if config.get("hidden_act", "silu") != "silu":
         _refuse(f"hidden_act {config['hidden_act']!r}")
-    if float(config.get("partial_rotary_factor") or 1.0) != 1.0:
-        _refuse("partial_rotary_factor")
+
+
+def _refuse_impossible(config: ModelConfig) -> None:
+    for field in fields(config):
+        size = getattr(config, field.name)
+        if type(size) is int and size < 1:
+            _refuse(f"{field.name} {size}")
+    if config.num_heads % config.num_kv_heads:
+        _refuse(f"{config.num_heads} heads over {config.num_kv_heads} KV heads")
+    if config.head_dim % 2:
+        _refuse(f"an odd head_dim ({config.head_dim})")
 
 
 def _refuse(feature: str) -> None:
