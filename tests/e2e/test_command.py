@@ -76,7 +76,7 @@ def test_serve_a_model_without_a_config(tmp_path: Path, checkpoints: dict[str, P
         assert server.http.post("/sleep?level=2").json() == {"status": "sleeping", "level": 2}
         assert server.http.get("/is_sleeping").json() == {"is_sleeping": True}
         assert server.http.post("/wake_up").json() == {"status": "awake", "tags": None}
-        assert "curl" in server.log.read_text()
+        server.wait_until(lambda: "curl" in server.log.read_text(), "no line to try was printed", 5)
     finally:
         assert server.stop() == 0
 
