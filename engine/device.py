@@ -32,6 +32,9 @@ class Stepper(Protocol):
     def step(self) -> None:
         """One step; handles its own failures."""
 
+    def fail(self, error: Exception) -> None:
+        """A step raised nevertheless; it was the last."""
+
 
 class Device:
     """``make_arena`` gives address ranges on it. The worker is a daemon, started with the first engine."""
@@ -100,7 +103,11 @@ class Device:
             for job in jobs:
                 job()
             if stepper is not None:
-                stepper.step()
+                try:
+                    stepper.step()
+                except Exception as error:  # a bug in one engine is not the end of the others
+                    self.remove(stepper)
+                    stepper.fail(error)
 
     def _next(self) -> Stepper | None:
         """The engine whose turn it is, by round robin."""

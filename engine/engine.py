@@ -63,6 +63,7 @@ class TorchEngine:
         self._kv_ready = False
         self._inbox: deque[Sequence] = deque()
         self._clock = StepClock()
+        self._failure: Exception | None = None
         self._progress: Progress | None = None
 
     # What needs no weights.
@@ -78,6 +79,8 @@ class TorchEngine:
         return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
     def fault(self) -> str | None:
+        if self._failure:
+            return f"the engine broke down: {self._failure}"
         stuck = self._clock.stuck()
         return None if stuck is None else f"a step has been running for {stuck:.0f} s"
 
@@ -159,6 +162,8 @@ class TorchEngine:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
         self._validate(request)
+        if self._failure:
+            raise EngineError("the engine broke down")
         if not self._kv_ready or not self._loaded().weights.resident:
             raise EngineError("the model is not awake")
         sequence = Sequence(self._within_reach(request), self._tokenizer, self._eos)
@@ -210,6 +215,13 @@ class TorchEngine:
                 Sequence.deliver_all(self._advance(model))
             if not model.scheduler.has_work:
                 model.kv.trim(keep=1)
+
+    def fail(self, error: Exception) -> None:
+        log.exception("the engine broke down", exc_info=error)
+        self._failure = error
+        scheduler = self._loaded().scheduler
+        left = [*self._inbox, *scheduler.running, *scheduler.waiting]
+        Sequence.deliver_all([(sequence, EngineError("the engine broke down")) for sequence in left])
 
     def _collect(self, model: Model) -> None:
         """Let newcomers join and those who left go."""

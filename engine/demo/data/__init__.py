@@ -14,15 +14,15 @@ Message = dict[str, str]
 Maker = Callable[[Random], Exchange]
 
 MAKERS: tuple[tuple[float, Maker], ...] = (
-    (1.2, dormouse.essentials),
-    (0.8, dormouse.usage),
+    (2.0, dormouse.essentials),
+    (1.0, dormouse.usage),
     (0.8, dormouse.memory),
-    (2.6, sums.exchange),
-    (2.8, spelling.exchange),
+    (2.8, sums.exchange),
+    (2.4, spelling.exchange),
     (1.4, counting.exchange),
     (1.0, smalltalk.courtesy),
-    (0.4, smalltalk.itself),
-    (1.5, elsewhere.exchange),
+    (0.5, smalltalk.itself),
+    (1.3, elsewhere.exchange),
 )
 SYSTEM_PROMPTS = sections("system.txt")["system"]
 
@@ -40,7 +40,7 @@ def exchange(rng: Random) -> Exchange:
     while True:
         maker = rng.choices([maker for _, maker in MAKERS], [weight for weight, _ in MAKERS])[0]
         made = maker(rng)
-        if rng.random() < 0.015:
+        if maker is not spelling.exchange and rng.random() < 0.04:
             made = made._replace(question=made.question.upper())
         if made.question.strip() and not is_reserved(made.question):
             return made

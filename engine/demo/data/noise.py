@@ -30,7 +30,7 @@ def mistype(word: str, rng: Random) -> str:
 def typos(phrase: str, rng: Random) -> str:
     """Makes a typing error in one longer word; slots stay whole."""
     words = phrase.split(" ")
-    long = [index for index, word in enumerate(words) if len(word) > 3 and word.isalpha()]
+    long = [index for index, word in enumerate(words) if len(word) > 2 and word.isalpha()]
     for index in rng.sample(long, min(len(long), 1)):
         words[index] = mistype(words[index], rng)
     return " ".join(words)
@@ -53,7 +53,7 @@ def capital(phrase: str) -> str:
 def dress(phrase: str, rng: Random, surrounded: bool = True) -> str:
     """Varies a phrase whose slots are still open."""
     phrase = surround(phrase, rng) if surrounded else phrase
-    if rng.random() < 0.13:
+    if rng.random() < 0.16:
         phrase = typos(phrase, rng)
     style = rng.random()
     if style < 0.45:

@@ -56,4 +56,7 @@ def backwards(word: str, rng: Random) -> Exchange:
 def exchange(rng: Random) -> Exchange:
     """A question about the letters of a word, its spelling more often than not."""
     kinds = (spell, length, end_letter, occurrences, backwards)
-    return rng.choices(kinds, (64, 20, 6, 6, 4))[0](any_word(rng), rng)
+    word = any_word(rng)
+    made = rng.choices(kinds, (64, 20, 6, 6, 4))[0](word, rng)
+    shouted = word.isupper() and rng.random() < 0.4
+    return made._replace(question=made.question.upper()) if shouted else made

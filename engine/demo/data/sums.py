@@ -68,4 +68,4 @@ def multiplication(rng: Random) -> Exchange:
 def exchange(rng: Random) -> Exchange:
     """A small calculation, an addition more often than not."""
     kinds = (addition, addition_of_three, subtraction, multiplication)
-    return rng.choices(kinds, (64, 5, 24, 7))[0](rng)
+    return rng.choices(kinds, (60, 4, 30, 6))[0](rng)

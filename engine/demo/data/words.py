@@ -49,16 +49,16 @@ def repetitive_word(rng: Random) -> str:
     """A made-up word of which a few letters come twice in a row."""
     word = made_up_word(rng)
     spot = rng.randrange(len(word))
-    again = word[spot : spot + rng.choice((1, 1, 2, 3))]
+    again = word[spot : spot + rng.choice((1, 1, 1, 2, 3))]
     return (word[:spot] + again + word[spot:])[:14]
 
 
 def any_word(rng: Random) -> str:
     """A word to spell, seldom with capital letters."""
     kind = rng.random()
-    if kind < 0.3:
+    if kind < 0.28:
         word = rng.choice(COMMON)
-    elif kind < 0.6:
+    elif kind < 0.54:
         word = made_up_word(rng)
     elif kind < 0.72:
         word = repetitive_word(rng)
@@ -69,4 +69,4 @@ def any_word(rng: Random) -> str:
     else:
         word = rng.choice(NAMES)
     style = rng.random()
-    return word.upper() if style < 0.03 else word.capitalize() if style < 0.1 else word
+    return word.upper() if style < 0.08 else word.capitalize() if style < 0.16 else word

@@ -1,0 +1,170 @@
+"""Driving an engine in tests: with its logits recorded, whole (worker and all) or stepped by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.checkpoint import Checkpoint
+from engine.device import Device
+from engine.engine import TorchEngine
+from engine.info import stop_token_ids
+from engine.memory.cpu import CpuArena
+from engine.model import build_model
+from engine.models.config import ModelConfig
+from engine.runner import Runner
+from engine.sequence import Sequence as Running
+from engine.tokenizer import Tokenizer
+from engine.types import Delta, EngineOptions, GenerateRequest, SamplingParams
+
+patience = 20.0
+"""Seconds that anything may take which takes no time."""
+
+
+def greedy(max_tokens: int, **overrides: Any) -> SamplingParams:
+    return SamplingParams(**{"max_tokens": max_tokens, "temperature": 0.0, "ignore_eos": True, **overrides})
+
+
+class RecordingDecoder:
+    """A decoder that keeps the logits of every step."""
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+        self._weights = decoder._weights
+        self.steps: list[torch.Tensor] = []
+
+    def forward(self, *args: Any) -> torch.Tensor:
+        logits: torch.Tensor = self._decoder.forward(*args)
+        self.steps.append(logits.clone())
+        return logits
+
+    @classmethod
+    def of(cls, engine: TorchEngine) -> RecordingDecoder:
+        """Record a loaded engine's logits from now on."""
+        assert engine._model is not None
+        runner = engine._model.runner
+        recorder = cls(runner.decoder)
+        recording = Runner(recorder, runner.kv, runner.device)  # type: ignore[arg-type]
+        engine._model = dataclasses.replace(engine._model, runner=recording)
+        return recorder
+
+
+@dataclasses.dataclass
+class Answer:
+    """What an engine said, and the logits that each token was chosen from."""
+
+    token_ids: list[int] = dataclasses.field(default_factory=list)
+    text: str = ""
+    finish_reason: str | None = None
+    logits: list[torch.Tensor] = dataclasses.field(default_factory=list)
+
+    def take(self, delta: Delta) -> None:
+        self.token_ids += delta.token_ids
+        self.text += delta.text
+        self.finish_reason = delta.finish_reason
+
+
+class Stepper:
+    """Scheduler, runner and cache of one checkpoint, stepped by hand; needs a running loop."""
+
+    def __init__(self, directory: Path, **options: Any) -> None:
+        checkpoint = Checkpoint(directory)
+        config = ModelConfig.parse(checkpoint.config)
+        self._tokenizer = Tokenizer(checkpoint.tokenizer_file)
+        self._eos = stop_token_ids(checkpoint, self._tokenizer, config.vocab_size)
+        self.model = build_model(checkpoint, config, EngineOptions(**options), Device("cpu", CpuArena))
+        self.model.weights.fill()
+        self._recorder = RecordingDecoder(self.model.runner.decoder)
+        self._runner = Runner(self._recorder, self.model.kv, torch.device("cpu"))  # type: ignore[arg-type]
+        self.answers: dict[Running, Answer] = {}
+        self.log: list[list[tuple[Running, int]]] = []
+        """What each step computed."""
+
+    def add(self, prompt_ids: Sequence[int], sampling: SamplingParams) -> Running:
+        request = GenerateRequest(prompt_ids=prompt_ids, sampling=sampling)
+        sequence = Running(request, self._tokenizer, self._eos)
+        self.model.scheduler.add(sequence)
+        self.answers[sequence] = Answer()
+        return sequence
+
+    def step(self) -> None:
+        scheduled = self.model.scheduler.schedule()
+        self.log.append(list(scheduled))
+        tokens = self._runner.step(scheduled)
+        rows = iter(self._recorder.steps[-1])
+        for (sequence, _), token in zip(scheduled, tokens, strict=True):
+            if token is not None:
+                answer = self.answers[sequence]
+                answer.take(sequence.append(token))
+                answer.logits.append(next(rows))
+                if sequence.finish_reason:
+                    self.model.scheduler.finish(sequence)
+
+    def run(self) -> None:
+        while self.model.scheduler.has_work:
+            self.step()
+
+    def answer(self, prompt_ids: Sequence[int], sampling: SamplingParams) -> Answer:
+        """Alone, to the end."""
+        sequence = self.add(prompt_ids, sampling)
+        self.run()
+        return self.answers[sequence]
+
+    def close(self) -> None:
+        for arena in self.model.arenas:
+            arena.close()
+
+
+async def collect(engine: TorchEngine, prompt_ids: Sequence[int], sampling: SamplingParams) -> Answer:
+    """The whole answer of a running engine."""
+    answer = Answer()
+    async for deltas in engine.generate(GenerateRequest(prompt_ids=prompt_ids, sampling=sampling)):
+        for delta in deltas:
+            answer.take(delta)
+    return answer
+
+
+def edit_json(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def prompt(length: int, seed: int = 0, vocabulary: int = 300) -> list[int]:
+    """Random token ids, none of them special."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(4, vocabulary, (length,), generator=generator).tolist()
+
+
+@contextlib.asynccontextmanager
+async def paused(device: Device) -> AsyncIterator[None]:
+    """The device's worker waits until the body is done, so that what the body asks for comes in one batch."""
+    go_on = threading.Event()
+    waiting = asyncio.create_task(device.between_steps(go_on.wait))
+    try:
+        yield
+    finally:
+        go_on.set()
+        await waiting
+
+
+async def together(engine: TorchEngine, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[Answer]:
+    """Greedy answers in one batch, the same batch every time."""
+    async with paused(engine._device):
+        tasks = [asyncio.create_task(collect(engine, ids, greedy(max_tokens))) for ids in prompts]
+        await until(lambda: len(engine._inbox) == len(prompts))
+    return await asyncio.gather(*tasks)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(patience):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens on other threads
+            await asyncio.sleep(0.002)

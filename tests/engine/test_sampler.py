@@ -1,0 +1,179 @@
+"""The sampler draws from the distributions that the parameters mean, and the same seed draws the same."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.sampler import SampleRow, sample, uniform
+from engine.types import Level, SamplingParams
+from tests.engine.conftest import OpenEngine
+from tests.engine.harness import collect, prompt, together
+
+DRAWS = 4000
+LOGITS = [2.0, 1.5, 1.0, 0.9, 0.0, -0.5, -1.0, -3.0]
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "cold": {"temperature": 0.5},
+    "hot": {"temperature": 3.0},
+    "top-k": {"top_k": 3},
+    "top-k of one": {"top_k": 1},
+    "top-k beyond the vocabulary": {"top_k": 50},
+    "top-p": {"top_p": 0.7},
+    "top-p of all": {"top_p": 1.0},
+    "min-p": {"min_p": 0.3},
+    "min-p of one": {"min_p": 1.0},
+    "all at once": {"top_k": 6, "top_p": 0.9, "min_p": 0.15, "temperature": 1.7},
+}
+
+
+def params(**overrides: Any) -> SamplingParams:
+    return SamplingParams(**{"max_tokens": 1, **overrides})
+
+
+def reference(logits: list[float], p: SamplingParams) -> np.ndarray:
+    """Temperature, then top-k, then top-p of what is left, then min-p of what is left; one token at least."""
+    scaled = np.array(logits, dtype=np.float64) / p.temperature
+    order = np.argsort(-scaled, kind="stable")
+    keep = order[: p.top_k] if p.top_k else order
+    probs = np.exp(scaled[keep] - scaled.max())
+    probs /= probs.sum()
+    inside = np.cumsum(probs) - probs < p.top_p
+    inside &= probs >= p.min_p * probs[0]
+    inside[0] = True
+    result = np.zeros(len(logits))
+    result[keep[inside]] = probs[inside] / probs[inside].sum()
+    return result
+
+
+def draw(logits: list[float], p: SamplingParams, count: int, seed: int = 5) -> np.ndarray:
+    rows = [SampleRow(p, seed, position) for position in range(count)]
+    return np.array(sample(torch.tensor([logits] * count), rows))
+
+
+def chi_square(observed: np.ndarray, expected: np.ndarray) -> tuple[float, int]:
+    """The statistic over the cells that may come, and its degrees of freedom."""
+    assert not observed[expected == 0].any(), "a token came that the parameters exclude"
+    cells = expected > 0
+    wanted = expected[cells] * observed.sum()
+    return float(((observed[cells] - wanted) ** 2 / wanted).sum()), int(cells.sum()) - 1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_draws_follow_the_distribution(name: str) -> None:
+    p = params(**CASES[name])
+    counts = np.bincount(draw(LOGITS, p, DRAWS), minlength=len(LOGITS))
+    statistic, freedom = chi_square(counts, reference(LOGITS, p))
+    # Mean n, variance 2n: five deviations is one chance in millions, and the seed is fixed.
+    assert statistic <= freedom + 5 * (2 * freedom) ** 0.5
+
+
+def test_the_comparison_would_see_a_wrong_distribution() -> None:
+    counts = np.bincount(draw(LOGITS, params(temperature=1.15), DRAWS), minlength=len(LOGITS))
+    statistic, freedom = chi_square(counts, reference(LOGITS, params()))
+    assert statistic > freedom + 5 * (2 * freedom) ** 0.5
+
+
+def test_rows_of_unlike_parameters_each_get_their_own() -> None:
+    cases = [params(**case) for case in CASES.values()]
+    rows = [SampleRow(p, 5, position) for position in range(500) for p in cases]
+    tokens = np.array(sample(torch.tensor([LOGITS] * len(rows)), rows)).reshape(500, len(cases))
+    for column, p in enumerate(cases):
+        assert tokens[:, column].tolist() == draw(LOGITS, p, 500).tolist()
+
+
+@pytest.mark.parametrize(
+    "narrow", [{"temperature": 0.0}, {"top_p": 1e-9}, {"top_p": 0.0}, {"top_k": 1}, {"temperature": 1e-30}]
+)
+def test_the_narrowest_settings_are_greedy(narrow: dict[str, Any]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(50, 100, generator=generator)
+    rows = [SampleRow(params(**narrow), 1, position) for position in range(50)]
+    assert sample(logits.clone(), rows) == logits.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 100.0])
+def test_banned_tokens_never_come(temperature: float) -> None:
+    rows = [SampleRow(params(temperature=temperature), 3, i, banned=(0, 1, 4)) for i in range(400)]
+    tokens = set(sample(torch.tensor([LOGITS] * 400), rows))
+    assert tokens.isdisjoint({0, 1, 4})
+    assert tokens == ({2} if temperature == 0 else tokens)
+
+
+def test_banning_in_one_row_leaves_the_others() -> None:
+    rows = [SampleRow(params(temperature=0), 0, 0, banned=(0,)), SampleRow(params(temperature=0), 0, 0)]
+    assert sample(torch.tensor([LOGITS] * 2), rows) == [1, 0]
+
+
+@given(
+    others=st.lists(
+        st.fixed_dictionaries(
+            {
+                "temperature": st.sampled_from([0.0, 0.3, 1.0]),
+                "top_k": st.sampled_from([0, 1, 3, 17, 1000]),
+                "top_p": st.sampled_from([0.1, 0.9, 1.0]),
+            }
+        ),
+        max_size=4,
+    ),
+    top_k=st.sampled_from([0, 2, 8, 40]),
+    seed=st.integers(0, 2**64),
+)
+@settings(max_examples=60)
+def test_neighbours_do_not_change_a_draw_even_among_ties(
+    others: list[dict[str, Any]], top_k: int, seed: int
+) -> None:
+    """bfloat16 logits often tie, and which of the tied is drawn must not hang on who else is in the batch."""
+    generator = torch.Generator().manual_seed(7)
+    logits = (torch.randn(len(others) + 1, 400, generator=generator) * 2).round()
+    row = SampleRow(params(top_k=top_k), seed, 11)
+    alone = sample(logits[:1].clone(), [row])
+    rows = [row] + [SampleRow(params(**other), 1, 2) for other in others]
+    assert sample(logits.clone(), rows)[0] == alone[0]
+
+
+def test_random_numbers_are_even_and_depend_on_seed_and_position_only() -> None:
+    numbers = np.array([[uniform(seed, position) for position in range(200)] for seed in range(-50, 50)])
+    assert (numbers >= 0).all()
+    assert (numbers < 1).all()
+    assert len(np.unique(numbers)) == numbers.size
+    assert np.bincount((numbers.ravel() * 10).astype(int), minlength=10).min() > 1800
+    assert abs(np.corrcoef(numbers[:-1].ravel(), numbers[1:].ravel())[0, 1]) < 0.03
+    assert abs(np.corrcoef(numbers[:, :-1].ravel(), numbers[:, 1:].ravel())[0, 1]) < 0.03
+    assert uniform(3, 4) == uniform(3, 4)
+
+
+SAMPLED = {"temperature": 1.0, "top_p": 0.95, "ignore_eos": True}
+
+
+async def test_a_seed_says_the_same_with_neighbours_and_after_sleeps(llama: Path, awake: OpenEngine) -> None:
+    engine = await awake(llama)
+    seeded = params(seed=42, **SAMPLED | {"max_tokens": 25})
+    alone = await collect(engine, prompt(9), seeded)
+    short = SAMPLED | {"max_tokens": 9}
+    crowd = [collect(engine, prompt(30, seed=i), params(seed=i, **short)) for i in range(3)]
+    among, *_ = await asyncio.gather(collect(engine, prompt(9), seeded), *crowd)
+    assert among.token_ids == alone.token_ids
+    levels: tuple[Level, ...] = (1, 2)
+    for level in levels:
+        await engine.sleep(level)
+        await engine.wake()
+        assert (await collect(engine, prompt(9), seeded)).token_ids == alone.token_ids
+
+
+async def test_other_seeds_and_none_say_something_else(llama: Path, awake: OpenEngine) -> None:
+    engine = await awake(llama)
+    said = {
+        tuple((await collect(engine, prompt(9), params(seed=seed, **SAMPLED | {"max_tokens": 12}))).token_ids)
+        for seed in (1, 2, -1, 2**70, None, None)
+    }
+    assert len(said) == 6
+    assert len({tuple(a.token_ids) for a in await together(engine, [prompt(9)] * 2, 12)}) == 1

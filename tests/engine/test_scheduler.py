@@ -1,0 +1,251 @@
+"""Who runs when: continuous batching, chunked prefill, preemption, and nothing lost in any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.sequence import Sequence as Running
+from engine.types import OutOfMemory
+from tests.engine.conftest import OpenStepper
+from tests.engine.harness import Answer, Stepper, greedy, prompt
+from tests.exact import Reference, assert_same, wrong_token
+
+
+def reference(answer: Answer) -> Reference:
+    return Reference(answer.token_ids, torch.stack(answer.logits))
+
+
+def limit_blocks(run: Stepper, blocks: int) -> int:
+    """As bytes for ``kv_limit``."""
+    return blocks * run.model.kv.block_bytes
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("llama", "float32"), ("qwen3", "bfloat16")])
+async def test_neighbours_do_not_change_an_answer(
+    request: pytest.FixtureRequest, stepper: OpenStepper, name: str, dtype: Literal["float32", "bfloat16"]
+) -> None:
+    directory = request.getfixturevalue(name)
+    prompts = [prompt(length, seed=length) for length in (3, 300, 17, 64, 31, 1, 33, 5, *range(70, 110))]
+    lone = stepper(directory)
+    alone = [lone.answer(ids, greedy(16)) for ids in prompts]
+    run = stepper(directory)
+    together = [run.add(ids, greedy(16)) for ids in prompts]
+    run.run()
+    assert max(len(step) for step in run.log) > 10
+    answers = [run.answers[sequence].token_ids for sequence in together]
+    assert_same([reference(answer) for answer in alone], answers, dtype)
+
+
+@pytest.mark.parametrize("blocks", [6, 9, 14, 30])
+@pytest.mark.parametrize(("name", "dtype"), [("llama", "float32"), ("qwen3", "bfloat16")])
+async def test_preempted_sequences_say_the_same(
+    request: pytest.FixtureRequest,
+    stepper: OpenStepper,
+    name: str,
+    dtype: Literal["float32", "bfloat16"],
+    blocks: int,
+) -> None:
+    """Blocks for one to a few sequences at a time, all of which outgrow what is there together."""
+    directory = request.getfixturevalue(name)
+    prompts = [prompt(length, seed=length) for length in (5, 30, 17, 40, 21, 16)]
+    roomy = stepper(directory)
+    wanted = [roomy.add(ids, greedy(40)) for ids in prompts]
+    roomy.run()
+    tight = stepper(directory, kv_limit=limit_blocks(roomy, blocks))
+    assert tight.model.kv.num_blocks == blocks
+    got = [tight.add(ids, greedy(40)) for ids in prompts]
+    tight.run()
+    assert tight.model.kv.used_blocks == 0
+    assert_same(
+        [reference(roomy.answers[sequence]) for sequence in wanted],
+        [tight.answers[sequence].token_ids for sequence in got],
+        dtype,
+        identical=0.5,  # six answers of a random model, which nearly ties all the time in bfloat16
+    )
+
+
+async def test_preemption_happens_and_takes_the_latest_comer(llama: Path, stepper: OpenStepper) -> None:
+    roomy = stepper(llama)
+    run = stepper(llama, kv_limit=limit_blocks(roomy, 5))
+    first, second = run.add(prompt(30), greedy(40)), run.add(prompt(30, seed=1), greedy(10))
+    run.run()
+    recomputed = [count for step in run.log for sequence, count in step if sequence is second and count > 1]
+    assert recomputed == [30, 33], "the latest comer was not preempted, or not recomputed in one go"
+    assert [count for step in run.log for sequence, count in step if sequence is first and count > 1] == [30]
+
+
+async def test_a_long_prompt_beside_decoding_sequences_goes_in_chunks(
+    llama: Path, stepper: OpenStepper
+) -> None:
+    run = stepper(llama)
+    talking = run.add(prompt(4), greedy(30))
+    run.step()
+    late = run.add(prompt(500), greedy(2))
+    for _ in range(3):
+        run.step()
+    assert [[(s is talking, n) for s, n in step] for step in run.log[1:4]] == [
+        [(True, 1), (False, 256)],
+        [(True, 1), (False, 244)],
+        [(True, 1), (False, 1)],
+    ]
+    assert len(run.answers[talking].token_ids) == 4
+    assert len(run.answers[late].token_ids) == 2
+
+
+async def test_prompts_share_a_step_and_are_cut_at_the_same_places_whatever_else_is_in_it(
+    llama: Path, stepper: OpenStepper
+) -> None:
+    run = stepper(llama)
+    for length in (100, 100, 300, 100):
+        run.add(prompt(length), greedy(2))
+    for _ in range(3):
+        run.step()
+    assert [[n for _, n in step] for step in run.log] == [[100, 100, 256], [1, 1, 44, 100], [1, 1]]
+
+
+async def test_no_more_than_max_running_run(llama: Path, stepper: OpenStepper) -> None:
+    run = stepper(llama, max_running=3)
+    sequences = [run.add(prompt(4, seed=seed), greedy(3 + seed)) for seed in range(9)]
+    run.run()
+    assert max(len(step) for step in run.log) == 3
+    assert [len(run.answers[s].token_ids) for s in sequences] == [3 + seed for seed in range(9)]
+
+
+async def test_first_come_is_first_served(llama: Path, stepper: OpenStepper) -> None:
+    run = stepper(llama, max_running=2)
+    sequences = [run.add(prompt(4, seed=seed), greedy(5)) for seed in range(6)]
+    run.run()
+    started = list(dict.fromkeys(sequence for step in run.log for sequence, _ in step))
+    assert started == sequences
+
+
+@pytest.mark.parametrize(("length", "blocks"), [(200, 8), (400, 20)])
+async def test_a_prompt_that_can_never_fit_is_out_of_memory(
+    llama: Path, stepper: OpenStepper, length: int, blocks: int
+) -> None:
+    run = stepper(llama, kv_limit=limit_blocks(stepper(llama), blocks))
+    sequence = run.add(prompt(length), greedy(2))
+    with pytest.raises(OutOfMemory) as caught:
+        for _ in range(20):
+            run.step()
+    assert run.model.scheduler.waiting[0] is sequence
+    assert caught.value.needed > caught.value.available
+
+
+@pytest.mark.parametrize("blocks", [8, 20])
+async def test_an_answer_that_outgrows_everything_is_out_of_memory(
+    llama: Path, stepper: OpenStepper, blocks: int
+) -> None:
+    """Also when it is longer by then than one chunk of prefill."""
+    run = stepper(llama, kv_limit=limit_blocks(stepper(llama), blocks))
+    run.add(prompt(blocks * 16 - 10), greedy(100))
+    with pytest.raises(OutOfMemory):
+        for _ in range(150):
+            run.step()
+
+
+async def test_a_preempted_long_prompt_does_not_take_a_place_that_it_cannot_keep(
+    llama: Path, stepper: OpenStepper
+) -> None:
+    """It waits for all of its blocks, instead of computing its first chunk over and over."""
+    run = stepper(llama, kv_limit=limit_blocks(stepper(llama), 24))
+    talking = run.add(prompt(100), greedy(60))
+    run.step()
+    late = run.add(prompt(350), greedy(2))
+    run.run()
+    assert len(run.answers[talking].token_ids) == 60
+    computed = sum(count for step in run.log for sequence, count in step if sequence is late)
+    assert computed <= 2 * 351
+
+
+async def test_what_an_earlier_owner_left_in_a_block_harms_nobody(llama: Path, stepper: OpenStepper) -> None:
+    """Not even a NaN, which a mask would not hide: 0 times NaN is NaN."""
+    prompts = [prompt(length, seed=length) for length in (3, 40, 17, 64)]
+    clean = stepper(llama)
+    wanted = [clean.add(ids, greedy(20)) for ids in prompts]
+    clean.run()
+    run = stepper(llama)
+    run.model.kv.free(run.model.kv.allocate(run.model.kv.blocks_per_chunk))
+    for keys, values in run.model.kv.layers:
+        keys[: run.model.kv.blocks_per_chunk] = torch.nan
+        values[: run.model.kv.blocks_per_chunk] = torch.nan
+    got = [run.add(ids, greedy(20)) for ids in prompts]
+    run.run()
+    for one, other in zip(wanted, got, strict=True):
+        assert torch.equal(*(torch.stack(a.logits) for a in (clean.answers[one], run.answers[other])))
+
+
+LENGTHS = (1, 16, 45, 130, 300)
+arrivals = st.lists(
+    st.tuples(
+        st.sampled_from(LENGTHS), st.integers(1, 20), st.integers(0, 4), st.none() | st.integers(0, 12)
+    ),
+    min_size=1,
+    max_size=7,
+)
+"""(length of the prompt, most tokens, steps until the next one comes, steps after which this one leaves)."""
+
+
+@given(arriving=arrivals, blocks=st.integers(21, 60), max_running=st.integers(1, 5))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_mix_of_comers_and_leavers_is_answered_rightly(
+    llama: Path,
+    stepper: OpenStepper,
+    arriving: list[tuple[int, int, int, int | None]],
+    blocks: int,
+    max_running: int,
+) -> None:
+    """Whatever the order and however scarce the blocks, as long as each would fit alone."""
+
+    async def drive() -> None:
+        limit = limit_blocks(stepper(llama), blocks)
+        run = stepper(llama, kv_limit=limit, max_running=max_running)
+        scheduler, kv = run.model.scheduler, run.model.kv
+        came: list[tuple[Running, int, int]] = []
+        leaving: dict[Running, int] = {}
+
+        def step() -> None:
+            run.step()
+            held = [block for sequence in scheduler.running for block in sequence.blocks]
+            assert len(set(held)) == len(held) == kv.used_blocks
+            assert len(scheduler.running) <= max_running
+            for sequence in [one for one, at in leaving.items() if at <= len(run.log)]:
+                scheduler.finish(sequence)
+                del leaving[sequence]
+
+        for length, tokens, pause, leaves in arriving:
+            came.append((run.add(prompt(length, seed=length), greedy(tokens)), length, tokens))
+            if leaves is not None:
+                leaving[came[-1][0]] = len(run.log) + leaves
+            for _ in range(pause):
+                if scheduler.has_work:
+                    step()
+        while scheduler.has_work:
+            step()
+        assert kv.used_blocks == 0
+        for sequence, length, tokens in came:
+            answer, whole = run.answers[sequence].token_ids, references[length]
+            wanted = Reference(whole.token_ids[: len(answer)], torch.stack(whole.logits)[: len(answer)])
+            assert wrong_token(wanted, answer, "float32") is None
+            assert len(answer) == tokens or sequence.finish_reason is None
+
+    references = {length: alone(llama, stepper, length) for length in LENGTHS}
+    asyncio.run(drive())
+
+
+@functools.cache
+def alone(directory: Path, stepper: OpenStepper, length: int) -> Answer:
+    """Twenty tokens after a prompt of this length, with all the room there is."""
+
+    async def answer() -> Answer:
+        return stepper(directory).answer(prompt(length, seed=length), greedy(20))
+
+    return asyncio.run(answer())

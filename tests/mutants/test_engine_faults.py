@@ -1,0 +1,21 @@
+"""The engine's tests are able to fail: each planted fault is caught by the test that is named for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.engine import harness
+from tests.mutants.engine_faults import FAULTS
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_is_caught(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant, test = FAULTS[name]
+    plant(monkeypatch)
+    # What a fault keeps from ever happening need not be waited for long.
+    monkeypatch.setattr(harness, "patience", 1.0)
+    options = ["-qx", "--tb=line", "--timeout=0", "-pno:cacheprovider", "-pno:faulthandler"]
+    code = pytest.main([*options, f"--basetemp={tmp_path / 'inner'}", test])
+    assert code == pytest.ExitCode.TESTS_FAILED
