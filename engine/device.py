@@ -16,7 +16,9 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from engine.kv_cache import KVCache
 from engine.memory.arena import ArenaFactory
+from engine.memory.budget import Budget
 from engine.memory.cpu import CpuArena, tune_allocator
 from engine.types import EngineError
 
@@ -37,10 +39,14 @@ class Stepper(Protocol):
 
 
 class Device:
-    """``make_arena`` gives address ranges on it. The worker is a daemon, started with the first engine."""
+    """``make_arena`` gives address ranges on it, ``budget`` bounds what they hold together. The worker is a
+    daemon, started with the first engine."""
 
-    def __init__(self, name: str, make_arena: ArenaFactory) -> None:
+    def __init__(self, name: str, make_arena: ArenaFactory, budget: Budget | None = None) -> None:
         self.name = name
+        self.budget = budget or Budget()
+        self.caches: list[KVCache] = []
+        """Those of all its engines: each may ask the others for what they do not use."""
         self.torch_device = torch.device(name)
         self.make_arena = make_arena
         self._steppers: deque[Stepper] = deque()
@@ -157,5 +163,6 @@ def get_device(name: str) -> Device:
             if name != "cpu":
                 raise EngineError(f"device {name!r} is not supported (supported: cpu)")
             tune_allocator()
-            _devices[name] = Device(name, CpuArena)
+            budget = Budget()
+            _devices[name] = Device(name, lambda size: CpuArena(size, budget=budget), budget)
         return _devices[name]

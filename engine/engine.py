@@ -35,6 +35,7 @@ from engine.types import (
     GenerateRequest,
     Level,
     ModelInfo,
+    OutOfMemory,
     Progress,
     RequestError,
     Tag,
@@ -51,6 +52,7 @@ class TorchEngine:
         self._path = path
         self._options = options
         self._device = get_device(device)
+        self._device.budget.limit = options.device_limit
         self._from_hub = local_directory(path) is None
         directory = local_directory(path) or fetch_small_files(path, options.revision)
         self._checkpoint = Checkpoint(directory)
@@ -116,19 +118,29 @@ class TorchEngine:
 
     async def wake(self, tags: frozenset[Tag] = ALL_TAGS) -> TransitionReport:
         await self.load()
-        weights = self._loaded().weights
+        model = self._loaded()
         started, phases, filled = time.perf_counter(), {}, 0
-        if "weights" in tags and not weights.resident:
-            self._progress = Progress(phase="weights", done=0, total=weights.nbytes)
-            try:
-                await self._device.beside_steps(weights.fill)
-            finally:
-                self._progress = None
-            filled = weights.nbytes
-            phases["weights"] = time.perf_counter() - started
         if "kv_cache" in tags:
-            self._kv_ready = True
+            await self._device.between_steps(model.kv.reserve)
+            phases["kv_cache"] = time.perf_counter() - started
+        if "weights" in tags and not model.weights.resident:
+            filled = await self._fill(model)
+            phases["weights"] = time.perf_counter() - started - phases.get("kv_cache", 0.0)
+        self._kv_ready = self._kv_ready or "kv_cache" in tags
         return TransitionReport(seconds=time.perf_counter() - started, bytes=filled, phases=phases)
+
+    async def _fill(self, model: Model) -> int:
+        """Bytes read. A failure gives back the KV that the wake took before."""
+        self._progress = Progress(phase="weights", done=0, total=model.weights.nbytes)
+        try:
+            await self._device.beside_steps(model.weights.fill)
+        except BaseException:
+            if not self._kv_ready:
+                await self._device.between_steps(model.kv.trim)
+            raise
+        finally:
+            self._progress = None
+        return model.weights.done
 
     async def sleep(self, level: Level) -> TransitionReport:
         started = time.perf_counter()
@@ -157,6 +169,7 @@ class TorchEngine:
             await self.sleep(2)
             self._device.remove(self)
             model, self._model = self._model, None
+            model.kv.leave()
             for arena in model.arenas:
                 arena.close()
 
@@ -238,6 +251,8 @@ class TorchEngine:
             scheduled = scheduler.schedule()
             tokens = model.runner.step(scheduled)
         except Exception as error:
+            if isinstance(error, OutOfMemory) and model.kv.waits_for_siblings:
+                return []  # others run, and give memory back when they have done
             affected = [sequence for sequence, _ in scheduled] or [*scheduler.waiting, *scheduler.running][:1]
             return self._fail(model, affected, error)
         results: list[tuple[Sequence, Delta | BaseException]] = []

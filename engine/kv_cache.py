@@ -22,14 +22,24 @@ BLOCK_SIZE = 16
 class KVCache:
     """Owns the blocks. The lowest free block is handed out first, so that high chunks fall free."""
 
-    def __init__(self, arena: Arena, shape: tuple[int, int, int], dtype: torch.dtype, blocks: int) -> None:
-        """``shape``: layers, KV heads, head size."""
+    def __init__(
+        self,
+        arena: Arena,
+        shape: tuple[int, int, int],
+        dtype: torch.dtype,
+        blocks: int,
+        siblings: list[KVCache] | None = None,
+    ) -> None:
+        """``shape``: layers, KV heads, head size. ``siblings``: the caches that share the device's memory,
+        which this one joins; all live on its one worker thread."""
         layers, heads, size = shape
         elements = 2 * layers * BLOCK_SIZE * heads * size
         self.block_bytes = block_stride(elements * dtype.itemsize, arena.granularity)
         self.blocks_per_chunk = _blocks_per_chunk(self.block_bytes, arena.granularity)
         self._chunk_bytes = self.blocks_per_chunk * self.block_bytes
         self._arena = arena
+        self._siblings = [] if siblings is None else siblings
+        self._siblings.append(self)
         self.num_blocks = min(blocks, arena.size // self._chunk_bytes * self.blocks_per_chunk)
         used = arena.tensor[: self.num_blocks * self.block_bytes].view(dtype)
         rows = used.view(self.num_blocks, self.block_bytes // dtype.itemsize)[:, :elements]
@@ -43,6 +53,11 @@ class KVCache:
     @property
     def used_blocks(self) -> int:
         return sum(self._in_use.values())
+
+    @property
+    def waits_for_siblings(self) -> bool:
+        """Whether memory that it lacks is in use elsewhere and will come back."""
+        return any(sibling.used_blocks for sibling in self._siblings if sibling is not self)
 
     @property
     def committed(self) -> int:
@@ -86,15 +101,33 @@ class KVCache:
         chunk = next((index for index in range(chunks) if index not in self._in_use), None)
         if chunk is None:
             return False
-        start = chunk * self._chunk_bytes
-        with self._arena.commit(start, self._chunk_bytes):
-            # Written to, so that the memory is really taken while the claim on it lasts.
-            self._arena.tensor[start : start + self._chunk_bytes].zero_()
+        try:
+            self._commit(chunk)
+        except OutOfMemory:
+            if not sum(sibling.trim(keep=1) for sibling in self._siblings if sibling is not self):
+                raise
+            self._commit(chunk)
         self._in_use[chunk] = 0
         first = chunk * self.blocks_per_chunk
         for block in range(first, min(first + self.blocks_per_chunk, self.num_blocks)):
             heapq.heappush(self._free, block)
         return True
+
+    def _commit(self, chunk: int) -> None:
+        start = chunk * self._chunk_bytes
+        with self._arena.commit(start, self._chunk_bytes):
+            # Written to, so that the memory is really taken while the claim on it lasts.
+            self._arena.tensor[start : start + self._chunk_bytes].zero_()
+
+    def reserve(self) -> None:
+        """Hold a first chunk, which siblings leave to it. Raises OutOfMemory."""
+        if not self._in_use:
+            self._commit_chunk()
+
+    def leave(self) -> None:
+        """Give all back and share no more."""
+        self.trim()
+        self._siblings.remove(self)
 
 
 def block_stride(nbytes: int, granularity: int) -> int:

@@ -53,7 +53,7 @@ def build_model(checkpoint: Checkpoint, config: ModelConfig, options: EngineOpti
     weights_arena = device.make_arena(layout.nbytes)
     kv_arena, blocks = _reserve_kv(config, options, layout.dtype, length, device)
     shape = (config.num_layers, config.num_kv_heads, config.head_dim)
-    kv = KVCache(kv_arena, shape, layout.dtype, blocks)
+    kv = KVCache(kv_arena, shape, layout.dtype, blocks, device.caches)
     rope = rope_table(config.rope, config.head_dim, length, layout.dtype).to(device.torch_device)
     decoder = Decoder(config, layout.views(weights_arena.tensor), rope)
     return Model(

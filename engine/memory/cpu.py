@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
+from engine.memory.budget import Budget
 from engine.memory.system import SystemMemory, system
 
 HUGE_PAGE = 2 * 2**20
@@ -47,10 +48,11 @@ class CpuArena:
 
     granularity = HUGE_PAGE
 
-    def __init__(self, size: int, memory: SystemMemory = system) -> None:
+    def __init__(self, size: int, memory: SystemMemory = system, budget: Budget | None = None) -> None:
         self.size = round_up(max(size, 1), HUGE_PAGE)
         self.committed = 0
         self._memory = memory
+        self._budget = budget or Budget()
         self._mapped = self.size + HUGE_PAGE
         self._base = _reserve(self._mapped)
         self.address = round_up(self._base, HUGE_PAGE)
@@ -61,6 +63,7 @@ class CpuArena:
     @contextmanager
     def commit(self, offset: int, length: int) -> Iterator[None]:
         with self._memory.claim(length):
+            self._budget.take(length)
             self.committed += length
             try:
                 yield
@@ -72,10 +75,12 @@ class CpuArena:
         if length:
             self._advise(offset, length, _MADV_DONTNEED)
             self.committed -= length
+            self._budget.give(length)
 
     def close(self) -> None:
         if self._mapped:
             _libc.munmap(self._base, self._mapped)
+            self._budget.give(self.committed)
             self.committed = self._mapped = 0
 
     def _advise(self, offset: int, length: int, advice: int) -> None:

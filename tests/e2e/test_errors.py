@@ -96,7 +96,8 @@ def test_bad_parameters_wake_nothing(server: Server, param: str, body: dict[str,
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"", b"\xff\xfe", b'{"model": "tiny"'])
 def test_bad_bodies(server: Server, body: bytes) -> None:
     headers = {"content-type": "application/json"}
-    error_of(server.http.post("/v1/chat/completions", content=body, headers=headers), 400)
+    error = error_of(server.http.post("/v1/chat/completions", content=body, headers=headers), 400)
+    assert error["param"]
 
 
 def test_too_long_a_prompt(server: Server) -> None:
@@ -286,5 +287,7 @@ def test_failure_in_mid_stream(server: Server) -> None:
         ).start()
         rest = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     assert rest[-1] == "[DONE]"
-    assert set(json.loads(rest[-2])["error"]) == {"message", "type", "param", "code"}
+    error = json.loads(rest[-2])["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == "model_asleep"
     server.wait_until(lambda: server.status("busy")["in_flight"] == 0, "the lease is held")

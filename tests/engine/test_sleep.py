@@ -114,16 +114,16 @@ async def test_deep_sleep_gives_the_memory_back_to_the_system(large: Path, awake
         assert held - rss_anon() > 0.9 * nbytes
         slept = rss_anon()
         report = await engine.wake()
-        assert report.bytes == nbytes
+        assert 0.9 * nbytes < report.bytes <= nbytes
         assert rss_anon() - slept > 0.9 * nbytes
         assert (await collect(engine, prompt(40), greedy(3))).token_ids == wanted
 
 
 async def test_light_sleep_leaves_the_memory_where_it_is(large: Path, awake: OpenEngine) -> None:
     engine = await awake(large)
-    held = rss_anon()
+    held, before = rss_anon(), engine.footprint()
     await engine.sleep(1)
-    assert held - rss_anon() < 0.1 * engine.footprint().weights
+    assert held - rss_anon() < before.kv + 0.1 * before.weights
 
 
 async def test_ten_rounds_say_the_same(qwen3: Path, awake: OpenEngine) -> None:

@@ -236,9 +236,11 @@ async def test_no_memory_for_the_weights(llama: Path, memory: ScarceMemory, awak
     assert await collect(other, prompt(9), greedy(20)) == expected
     await engine.sleep(2)
     memory.left = 2**20
-    error = await assert_wake_fails(engine, OutOfMemory)
-    assert isinstance(error, OutOfMemory)
-    assert (error.needed, error.available) == (engine.footprint().to_wake - kv_chunk(engine), 2**20)
+    with pytest.raises(OutOfMemory) as caught:
+        await engine.wake(frozenset({"weights"}))
+    assert caught.value.needed == engine.footprint().to_wake - kv_chunk(engine)
+    assert caught.value.available == 2**20
+    await assert_wake_fails(engine, OutOfMemory)
     assert await collect(other, prompt(9), greedy(20)) == expected
     memory.left = None
     await engine.wake()
@@ -253,6 +255,7 @@ async def test_no_memory_for_kv_is_an_error_of_the_request_and_passes(
     llama: Path, memory: ScarceMemory, awake: OpenEngine
 ) -> None:
     engine = await awake(llama)
+    await engine.trim_kv()
     memory.left = 2**20
     with pytest.raises(OutOfMemory):
         await collect(engine, prompt(9), greedy(2))
@@ -335,6 +338,7 @@ async def test_reload_that_cannot_be_read_leaves_nothing_mixed(
         fail_reads(patch, OSError(errno.EIO, "Input/output error"))
         with pytest.raises(CheckpointError):
             await engine.reload_weights()
+    await engine.sleep(1)
     await assert_wake_fails(engine, CheckpointError)
     await engine.reload_weights()
     await engine.wake()
