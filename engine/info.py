@@ -12,7 +12,7 @@ from engine.types import CheckpointError, EngineOptions, Estimate, ModelInfo
 
 DTYPE_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p")
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 def served_dtype(config: ModelConfig, options: EngineOptions) -> str:
@@ -51,9 +51,12 @@ def describe(
 def sampling_defaults(checkpoint: Checkpoint) -> dict[str, float]:
     """generation_config.json's; greedy where it says ``do_sample: false`` in so many words."""
     given = checkpoint.generation_config
+    defaults = {name: given[name] for name in _SAMPLING if type(given.get(name)) in (int, float)}
+    if defaults.get("repetition_penalty", 1) <= 0:
+        del defaults["repetition_penalty"]
     if given.get("do_sample") is False:
-        return {"temperature": 0.0}
-    return {name: given[name] for name in _SAMPLING if type(given.get(name)) in (int, float)}
+        defaults["temperature"] = 0.0
+    return defaults
 
 
 def stop_token_ids(checkpoint: Checkpoint, tokenizer: Tokenizer, vocab_size: int) -> frozenset[int]:

@@ -34,7 +34,9 @@ class Runner:
             spans.append((first, count, sequence.blocks))
             if stop == len(sequence.token_ids):
                 rows.append(len(tokens) - 1)
-                samples.append(SampleRow(sequence.params, sequence.seed, stop, sequence.banned))
+                samples.append(
+                    SampleRow(sequence.params, sequence.seed, stop, sequence.banned, sequence.token_ids)
+                )
         logits = self._forward(tokens, positions, spans, rows)
         drawn = iter(sample(logits, samples) if samples else ())
         result: list[int | None] = []

@@ -1,7 +1,8 @@
 """The next token of each sequence, from its logits.
 
 Random numbers are keyed by (seed, position) alone, so an answer does not depend on its neighbours in the
-batch, nor on whether its model slept in between. Top-p: Holtzman et al., 2020; min-p: Nguyen et al., 2024.
+batch, nor on whether its model slept in between. Repetition penalty: Keskar et al., 2019; top-p: Holtzman
+et al., 2020; min-p: Nguyen et al., 2024.
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ class SampleRow:
     position: int
     banned: tuple[int, ...] = ()
     """Token ids that may not come now."""
+    seen: Sequence[int] = ()
+    """Token ids that the repetition penalty falls on."""
 
 
 def sample(logits: torch.Tensor, rows: Sequence[SampleRow]) -> list[int]:
-    """logits float32 [rows, vocabulary] → a token id per row. Changes ``logits`` where ids are banned."""
+    """logits float32 [rows, vocabulary] → a token id per row. Changes ``logits`` at banned and seen ids."""
     for index, row in enumerate(rows):
+        if row.params.repetition_penalty != 1:
+            _penalise(logits[index], row)
         if row.banned:
             logits[index, list(row.banned)] = -torch.inf
     chosen = logits.argmax(-1)
@@ -41,6 +46,13 @@ def sample(logits: torch.Tensor, rows: Sequence[SampleRow]) -> list[int]:
     for top_k, indices in drawn.items():
         chosen[indices] = _draw(logits[indices], top_k, [rows[index] for index in indices])
     return [int(token) for token in chosen.tolist()]
+
+
+def _penalise(logits: torch.Tensor, row: SampleRow) -> None:
+    """In place."""
+    seen = torch.tensor(row.seen, dtype=torch.int64, device=logits.device)
+    values, penalty = logits[seen], row.params.repetition_penalty
+    logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
 
 
 def _draw(logits: torch.Tensor, top_k: int, rows: Sequence[SampleRow]) -> torch.Tensor:

@@ -67,6 +67,8 @@ class EngineOptions:
     """Sequences decoded together."""
     kv_limit: int | None = None
     """Most bytes that the KV cache may ever hold; None: only what max_running and max_model_len say."""
+    device_limit: int | None = None
+    """Most bytes that all engines on the device may hold together; the last engine opened decides."""
     revision: str = "main"
     """Branch, tag or commit, for a hub id."""
 
@@ -96,7 +98,8 @@ class ModelInfo:
     special_tokens: Mapping[str, str]
     """``bos_token``, ``eos_token``, ... as the chat template expects them."""
     sampling_defaults: Mapping[str, float]
-    """``temperature``, ``top_p``, ``top_k``, ``min_p`` where generation_config.json sets them."""
+    """``temperature``, ``top_p``, ``top_k``, ``min_p``, ``repetition_penalty`` where
+    generation_config.json sets them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +113,8 @@ class SamplingParams:
     top_k: int = 0
     """0 means all."""
     min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens of the prompt and of the answer so far less likely, below 1 more."""
     seed: int | None = None
     stop: tuple[str, ...] = ()
     """Text that ends the answer; not part of it."""

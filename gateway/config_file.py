@@ -105,6 +105,7 @@ class Sampling(Table):
     top_p: Annotated[float, Meta(gt=0, le=1)] | UnsetType = UNSET
     top_k: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
     min_p: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
+    repetition_penalty: Annotated[float, Meta(gt=0)] | UnsetType = UNSET
 
 
 class Model(Sleep, kw_only=True):

@@ -90,6 +90,13 @@ class ModelWakeFailed(ApiError):
     code = "model_wake_failed"
 
 
+class ModelAsleep(ApiError):
+    """Put to sleep by force while it answered; asked again, it wakes."""
+
+    status = 503
+    code = "model_asleep"
+
+
 class ShuttingDown(ApiError):
     status = 503
     code = "shutting_down"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ import uvicorn
 import uvloop
 from litestar import Litestar
 
+from gateway.api.access import is_loopback
 from gateway.app import create_app
 from gateway.config import Config, ServerConfig
 from gateway.fleet import Fleet, SchedulerTimers
@@ -49,7 +49,7 @@ def serve(config: Config) -> int:
     except OSError as error:
         logger.error("cannot listen on %s port %d: %s", server.host, server.port, error.strerror or error)
         return EXIT_NOT_LISTENING
-    if not server.api_keys and not _is_loopback(server.host):
+    if not server.api_keys and not is_loopback(server.host):
         logger.warning("ANYONE WHO CAN REACH %s CAN USE THIS GATEWAY: no api_keys are set", server.host)
     # Never closed: that would wait for threads, and one of them may be in the middle of a download.
     return uvloop.new_event_loop().run_until_complete(_run(config, listener))
@@ -102,12 +102,6 @@ def _listen(server: ServerConfig) -> socket.socket:
     )
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     return listener
-
-
-def _is_loopback(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _handle_signals(exit_code: asyncio.Future[int]) -> None:

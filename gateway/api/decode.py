@@ -27,9 +27,9 @@ async def decode_body(request: Request[Any, Any, Any], decoder: msgspec.json.Dec
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise InvalidRequest("the body is not valid JSON") from None
+        raise InvalidRequest("the body is not valid JSON", param="body") from None
     except RecursionError:
-        raise InvalidRequest("the body is nested too deeply") from None
+        raise InvalidRequest("the body is nested too deeply", param="body") from None
 
 
 def _invalid(message: str) -> InvalidRequest:
@@ -39,4 +39,4 @@ def _invalid(message: str) -> InvalidRequest:
     if missing := _MISSING.search(message):
         path = f"{path}.{missing['field']}" if path else missing["field"]
     what = _AT.sub("", message)
-    return InvalidRequest(f"{path}: {what}" if path else what, param=path or None)
+    return InvalidRequest(f"{path}: {what}" if path else what, param=path or "body")

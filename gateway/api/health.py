@@ -24,7 +24,7 @@ async def ready(fleet: NamedDependency[Fleet]) -> dict[str, str]:
     if fleet.draining:
         raise ShuttingDown("the server is shutting down")
     if not fleet.ready:
-        raise NotReady("models that are to be awake from the start are still waking")
+        raise NotReady("models are still being opened, or woken from the start")
     return {"status": "ready"}
 
 

@@ -26,6 +26,7 @@ def sampling_params(
         top_p=_first(request.top_p, defaults, "top_p", 1.0),
         top_k=max(0, int(_first(request.top_k, defaults, "top_k", 0))),
         min_p=_first(request.min_p, defaults, "min_p", 0.0),
+        repetition_penalty=_first(request.repetition_penalty, defaults, "repetition_penalty", 1.0),
         seed=request.seed,
         stop=(request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ()),
         stop_token_ids=frozenset(request.stop_token_ids or ()),
@@ -42,7 +43,6 @@ def check_generation(request: GenerationRequest) -> None:
         n=(request.n or 1) > 1,
         frequency_penalty=bool(request.frequency_penalty),
         presence_penalty=bool(request.presence_penalty),
-        repetition_penalty=request.repetition_penalty not in (None, 1),
         logit_bias=bool(request.logit_bias),
         response_format=(request.response_format or {}).get("type", "text") != "text",
     )

@@ -18,7 +18,7 @@ from typing import Literal
 import engine as local_engine
 from engine import ALL_TAGS, DeviceError, Engine, Level, OutOfMemory, Tag
 from gateway.config import Config, ModelConfig
-from gateway.errors import ApiError, ModelNotFound, ShuttingDown
+from gateway.errors import ApiError, ModelAsleep, ModelNotFound, ShuttingDown
 from gateway.fleet import actions, policy
 from gateway.fleet.budget import Backend, Memory
 from gateway.fleet.events import Events
@@ -51,7 +51,7 @@ class Fleet:
             timers, "idle", lambda name: self._models[name].sleep_deadline(), lambda _: self._plan_soon()
         )
         self._waits = Deadlines(timers, "wait", lambda name: self._models[name].queue.deadline, self._expire)
-        self._preloading = sum(model.preload for model in config.models)
+        self._begun = False
         self._closed = False
         self._plan_is_due = False
         self._planned_at = -math.inf
@@ -62,16 +62,12 @@ class Fleet:
 
     async def start(self) -> None:
         """Wake the preloads and open what is on this machine, in the background."""
-        here = [model for model in self._models.values() if PurePath(model.config.path).is_absolute()]
-        for model in self._models.values():
-            if model.config.preload:
-                self._spawn(self._preload(model))
-        self._spawn(self._open(here))
+        self._spawn(self._begin())
 
     @property
     def ready(self) -> bool:
-        """All preloads are done, or have failed, and newcomers are welcome."""
-        return not self._preloading and not self.draining
+        """What ``start`` began is done, or has failed, and newcomers are welcome."""
+        return self._begun and not self.draining
 
     async def drain(self) -> None:
         """Refuse newcomers and all who wait; return when nothing is in flight."""
@@ -85,7 +81,7 @@ class Fleet:
     def abort(self) -> None:
         """Cut all that is in flight."""
         for model in self._models.values():
-            model.queue.abort()
+            model.queue.abort(_shutting_down)
 
     async def close(self) -> None:
         """Give everything back. What is still in flight ends with an error."""
@@ -198,6 +194,13 @@ class Fleet:
         if self.draining:
             raise _shutting_down()
 
+    async def _begin(self) -> None:
+        models = self._models.values()
+        here = [model for model in models if PurePath(model.config.path).is_absolute()]
+        preloads = [self._preload(model) for model in models if model.config.preload]
+        await asyncio.gather(*preloads, self._open(here))
+        self._begun = True
+
     async def _open(self, models: Iterable[ServedModel]) -> None:
         for model in models:
             try:
@@ -210,8 +213,6 @@ class Fleet:
             await self._woken(model, "preload", math.inf, ALL_TAGS)
         except ApiError as error:
             logger.error("%s", error)
-        finally:
-            self._preloading -= 1
 
     async def _woken(self, model: ServedModel, cause: Cause, max_wait: float, tags: frozenset[Tag]) -> None:
         ticket = model.ask(cause, max_wait, tags)
@@ -261,7 +262,7 @@ class Fleet:
         target = policy.level_that_fits(snapshot, model.name, level or model.config.level)
         drain = self._sleep(model, target, "manual")
         if mode == "abort":
-            model.queue.abort()
+            model.queue.abort(_put_to_sleep)
         return await asyncio.shield(drain.done)
 
     # Planning
@@ -340,3 +341,7 @@ class Fleet:
 
 def _shutting_down() -> ShuttingDown:
     return ShuttingDown("the server is shutting down", retry_after=5.0)
+
+
+def _put_to_sleep() -> ModelAsleep:
+    return ModelAsleep("the model was put to sleep by force", retry_after=1.0)

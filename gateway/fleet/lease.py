@@ -30,7 +30,8 @@ class Ticket:
     lease: Lease | None = None
     begun: bool = False
     """Its first tokens have come."""
-    aborted: bool = False
+    cut_by: ApiError | None = None
+    """Why what it generates, or would, has been cut."""
 
     @property
     def is_request(self) -> bool:
@@ -40,9 +41,9 @@ class Ticket:
         if not self.granted.done():
             self.granted.set_result(None)
 
-    def abort(self) -> None:
+    def abort(self, error: ApiError) -> None:
         """Cut what it generates, or would."""
-        self.aborted = True
+        self.cut_by = error
         if self.lease:
             self.lease.cut()
 
@@ -67,7 +68,7 @@ class Lease:
         ticket.lease = self
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
-        """As the engine's ``generate``; ends with an ApiError when the model is put to sleep by force."""
+        """As the engine's ``generate``; ends with the ApiError that it is cut by."""
         async with aclosing(self.engine.generate(request)) as stream:
             self._streams.add(stream)
             try:
@@ -88,7 +89,7 @@ class Lease:
 
     async def close(self) -> None:
         """Return when nothing of this lease runs on the engine any more."""
-        self._ticket.abort()
+        self._ticket.abort(ApiError("the request is over"))
         for stream in self._streams - self._pending.keys():
             await stream.aclose()
             self._forget(stream)
@@ -97,8 +98,8 @@ class Lease:
 
     async def _next(self, stream: AsyncGenerator[list[Delta]]) -> list[Delta] | None:
         try:
-            if self._ticket.aborted:
-                raise TimeoutError
+            if self._ticket.cut_by:
+                raise self._ticket.cut_by
             async with asyncio.timeout(None) as timeout:
                 self._pending[stream] = timeout
                 try:
@@ -106,8 +107,8 @@ class Lease:
                 finally:
                     del self._pending[stream]
         except TimeoutError:
-            if self._ticket.aborted:
-                raise ApiError("the model was put to sleep") from None
+            if self._ticket.cut_by:
+                raise self._ticket.cut_by from None
             raise
 
     def _forget(self, stream: AsyncGenerator[list[Delta]]) -> None:

@@ -79,7 +79,7 @@ class Queue:
         while self.waiting:
             self.waiting.popleft().refuse(error())
 
-    def abort(self) -> None:
+    def abort(self, error: Callable[[], ApiError]) -> None:
         """Cut all that is active."""
         for ticket in self.active:
-            ticket.abort()
+            ticket.abort(error())

@@ -344,6 +344,11 @@ def test_special_tokens_in_either_spelling(copy: Path) -> None:
         ({}, {}),
         ({"do_sample": False, "temperature": 0.6}, {"temperature": 0.0}),
         (
+            {"do_sample": False, "repetition_penalty": 1.1},
+            {"temperature": 0.0, "repetition_penalty": 1.1},
+        ),
+        ({"repetition_penalty": 0}, {}),
+        (
             {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.9},
             {"temperature": 0.6, "top_k": 20, "top_p": 0.9},
         ),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, RepetitionPenaltyLogitsProcessor
 
 from engine.sampler import SampleRow, sample, uniform
 from engine.types import Level, SamplingParams
@@ -111,6 +112,47 @@ def test_banned_tokens_never_come(temperature: float) -> None:
 def test_banning_in_one_row_leaves_the_others() -> None:
     rows = [SampleRow(params(temperature=0), 0, 0, banned=(0,)), SampleRow(params(temperature=0), 0, 0)]
     assert sample(torch.tensor([LOGITS] * 2), rows) == [1, 0]
+
+
+@pytest.mark.parametrize("penalty", [0.5, 1.0, 1.3, 20.0])
+def test_the_repetition_penalty_is_that_of_transformers(penalty: float) -> None:
+    """Of many rows, each with its own tokens behind it; some of them more than once."""
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(200, 10, generator=generator)
+    seen = torch.randint(10, (200, 6), generator=generator)
+    expected = RepetitionPenaltyLogitsProcessor(penalty)(seen, logits.clone())
+    greedy = params(temperature=0, repetition_penalty=penalty)
+    assert sample(logits.clone(), [SampleRow(greedy, 0, 6, seen=ids) for ids in seen.tolist()]) == (
+        expected.argmax(-1).tolist()
+    )
+    drawn = params(repetition_penalty=penalty)
+    rows = [SampleRow(drawn, 3, position, seen=ids) for position, ids in enumerate(seen.tolist())]
+    plain = [SampleRow(params(), 3, position) for position in range(200)]
+    assert sample(logits.clone(), rows) == sample(expected, plain)
+
+
+def test_the_penalty_of_one_row_leaves_the_others_and_lifts_no_ban() -> None:
+    penalised = params(temperature=0, repetition_penalty=4.0)
+    rows = [SampleRow(penalised, 0, 1, seen=[0]), SampleRow(params(temperature=0), 0, 1, seen=[0])]
+    assert sample(torch.tensor([LOGITS] * 2), rows) == [1, 0]
+    encouraged = params(temperature=0, repetition_penalty=0.1)
+    assert sample(torch.tensor([LOGITS]), [SampleRow(encouraged, 0, 1, banned=(2,), seen=[2])]) == [0]
+
+
+async def test_an_answer_under_the_penalty_is_that_of_transformers(llama: Path, awake: OpenEngine) -> None:
+    engine = await awake(llama)
+    whole = {"max_tokens": 40, "min_tokens": 40, "temperature": 0}
+    answer = await collect(engine, prompt(9), params(repetition_penalty=1.8, **whole))
+    model: Any = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    theirs = model.generate(
+        torch.tensor([prompt(9)]),
+        max_new_tokens=40,
+        min_new_tokens=40,
+        do_sample=False,
+        repetition_penalty=1.8,
+    )
+    assert answer.token_ids == theirs[0, 9:].tolist()
+    assert answer.token_ids != (await collect(engine, prompt(9), params(**whole))).token_ids
 
 
 @given(

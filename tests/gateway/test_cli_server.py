@@ -66,7 +66,7 @@ def test_a_drain_lasts_no_longer_than_its_timeout(tmp_path: Path) -> None:
     ):
         gateway.signal(signal.SIGTERM)
         rest = list(lines)
-        assert any('"error"' in line for line in rest)
+        assert any('"code":"shutting_down"' in line for line in rest)
         assert rest[-2:] == ["data: [DONE]", ""]
         assert gateway.exit_code() == 0
         assert "drain_timeout" in gateway.log()

@@ -56,7 +56,7 @@ max_model_len = 128
 max_running = 2
 prefix_cache = false
 chat_template = "template.jinja"
-sampling = { temperature = 0.5, top_p = 0.9, top_k = 5, min_p = 0.1 }
+sampling = { temperature = 0.5, top_p = 0.9, top_k = 5, min_p = 0.1, repetition_penalty = 1.1 }
 """
 
 
@@ -132,7 +132,13 @@ def test_every_key_reaches_the_configuration(home: Path, monkeypatch: pytest.Mon
                 max_running=2,
                 prefix_cache=False,
                 chat_template="{{ messages }}",
-                sampling={"temperature": 0.5, "top_p": 0.9, "top_k": 5, "min_p": 0.1},
+                sampling={
+                    "temperature": 0.5,
+                    "top_p": 0.9,
+                    "top_k": 5,
+                    "min_p": 0.1,
+                    "repetition_penalty": 1.1,
+                },
             ),
         ),
     )
@@ -215,6 +221,10 @@ def test_variables_with_and_without_defaults(home: Path, monkeypatch: pytest.Mon
         ),
         ("device = 'gpu'", 'models.demo.device: expected "auto", "cpu", "cuda" or "cuda:N", got \'gpu\''),
         ("idle_timeout = '5 min'", "models.demo.idle_timeout: expected a duration like"),
+        (
+            "sampling = { repetition_penalty = 0 }",
+            "models.demo.sampling.repetition_penalty: expected a number > 0",
+        ),
         ("sampling = { top_p = 2 }", "models.demo.sampling.top_p: expected a number <= 1"),
         ("chat_template = 'none.jinja'", "models.demo.chat_template: cannot read "),
         ("aliases = ['demo']", "models.demo.aliases: 'demo' is already the name of a model"),

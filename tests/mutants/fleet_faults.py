@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from engine import DeviceError, Engine, Level
+from gateway.errors import ApiError
 from gateway.fleet import Fleet, State, actions, cooldown, fleet, policy
 from gateway.fleet.idle import Deadlines
 from gateway.fleet.lease import Ticket
@@ -151,7 +152,7 @@ def the_idle_timer_looks_at_the_clock_alone(monkeypatch: pytest.MonkeyPatch) -> 
     drained = ServedModel._sleep_when_drained
 
     def cut(self: ServedModel) -> None:
-        self.queue.abort()
+        self.queue.abort(lambda: ApiError("idle"))
         drained(self)
 
     monkeypatch.setattr(ServedModel, "sleep_deadline", deadline)
@@ -331,7 +332,7 @@ def a_failure_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @breaks(rules.an_abort_cuts_what_is_in_flight)
 def an_abort_is_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Queue, "abort", lambda self: None)
+    monkeypatch.setattr(Queue, "abort", lambda self, error: None)
 
 
 @breaks(rules.draining_the_server_finishes_what_is_in_flight_and_refuses_the_rest)

@@ -47,7 +47,12 @@ def build(server: ServerConfig | None = None, **alpha: Any) -> Gateway:
 
 @asynccontextmanager
 async def running(server: ServerConfig | None = None, **alpha: Any) -> AsyncIterator[Gateway]:
-    gateway = build(server, **alpha)
+    async with started(build(server, **alpha)) as gateway:
+        yield gateway
+
+
+@asynccontextmanager
+async def started(gateway: Gateway) -> AsyncIterator[Gateway]:
     await gateway.fleet.start()
     try:
         yield gateway
@@ -57,5 +62,5 @@ async def running(server: ServerConfig | None = None, **alpha: Any) -> AsyncIter
 
 @pytest.fixture
 async def gateway() -> AsyncIterator[Gateway]:
-    async with running() as started:
-        yield started
+    async with running() as running_gateway:
+        yield running_gateway

@@ -106,6 +106,7 @@ async def test_all_sampling_fields_arrive(gateway: Gateway) -> None:
         top_p=0.5,
         top_k=5,
         min_p=0.1,
+        repetition_penalty=1.3,
         seed=-(2**63),
         stop=["a", "b"],
         stop_token_ids=[7],
@@ -118,6 +119,7 @@ async def test_all_sampling_fields_arrive(gateway: Gateway) -> None:
         top_p=0.5,
         top_k=5,
         min_p=0.1,
+        repetition_penalty=1.3,
         seed=-(2**63),
         stop=("a", "b"),
         stop_token_ids=frozenset({7}),
@@ -129,9 +131,11 @@ async def test_all_sampling_fields_arrive(gateway: Gateway) -> None:
 
 async def test_sampling_comes_from_the_request_then_the_configuration_then_the_checkpoint() -> None:
     async with running(sampling={"temperature": 0.7, "top_k": 9}) as gateway:
-        gateway.alpha.sampling_defaults.update(temperature=0.6, top_p=0.8)
+        gateway.alpha.sampling_defaults.update(temperature=0.6, top_p=0.8, repetition_penalty=1.1)
         params = await sampling(gateway)
         assert (params.temperature, params.top_p, params.top_k) == (0.7, 0.8, 9)
+        assert params.repetition_penalty == 1.1
+        assert (await sampling(gateway, repetition_penalty=1)).repetition_penalty == 1
         params = await sampling(gateway, temperature=0, top_p=1)
         assert (params.temperature, params.top_p, params.top_k) == (0, 1, 9)
 
@@ -168,7 +172,6 @@ async def test_neutral_values_and_unknown_fields_are_accepted(gateway: Gateway) 
         ({"logprobs": False, "top_logprobs": 3}, "top_logprobs"),
         ({"presence_penalty": 0.5}, "presence_penalty"),
         ({"frequency_penalty": -0.5}, "frequency_penalty"),
-        ({"repetition_penalty": 1.1}, "repetition_penalty"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
@@ -211,6 +214,7 @@ async def test_what_is_not_supported_yet_is_refused(
         ({"top_p": 1.1}, "top_p"),
         ({"top_k": -2}, "top_k"),
         ({"min_p": 1.5}, "min_p"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 1.5}, "max_tokens"),
         ({"max_completion_tokens": -1}, "max_completion_tokens"),

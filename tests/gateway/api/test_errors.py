@@ -30,12 +30,13 @@ async def test_unknown_model(gateway: Gateway, path: str) -> None:
 async def test_a_body_that_is_no_json_object(gateway: Gateway, body: bytes) -> None:
     reply = await gateway.call("POST", CHAT, body=body).reply()
     assert reply.status == 400
-    assert reply.error["type"] == "invalid_request_error"
+    assert (reply.error["type"], reply.error["param"]) == ("invalid_request_error", "body")
 
 
 async def test_deep_nesting_is_refused(gateway: Gateway) -> None:
     body = b'{"model": "alpha", "x": ' + b"[" * 100_000
-    assert (await gateway.call("POST", CHAT, body=body).reply()).status == 400
+    reply = await gateway.call("POST", CHAT, body=body).reply()
+    assert (reply.status, reply.error["param"]) == (400, "body")
 
 
 async def test_another_content_type_is_refused(gateway: Gateway) -> None:
@@ -111,6 +112,21 @@ async def test_shutting_down(gateway: Gateway, stream: bool) -> None:
     assert (reply.status, reply.error["code"]) == (503, "shutting_down")
     assert (await gateway.get("/ready")).error["code"] == "shutting_down"
     assert (await gateway.get("/health")).status == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("how", ["model_asleep", "shutting_down"])
+async def test_a_request_that_is_cut_may_come_again(gateway: Gateway, how: str, stream: bool) -> None:
+    gateway.alpha.may_step.clear()
+    call = gateway.start_chat(stream=stream)
+    await until(lambda: gateway.alpha.running == 1)
+    if how == "model_asleep":
+        assert (await gateway.post("/sleep?model=alpha&mode=abort")).status == 200
+    else:
+        gateway.fleet.abort()
+    reply = await call.reply()
+    assert (reply.status, reply.error["code"]) == (503, how)
+    assert int(reply.headers["retry-after"]) >= 1
 
 
 @pytest.mark.parametrize("stream", [False, True])

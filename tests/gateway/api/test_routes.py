@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from engine import CheckpointError
 from tests.gateway.api.caller import until
-from tests.gateway.api.conftest import Gateway, running
+from tests.gateway.api.conftest import Gateway, build, running, started
 
 
 async def test_models(gateway: Gateway) -> None:
@@ -127,6 +128,17 @@ async def test_ready_once_preloads_are_done() -> None:
         assert not gateway.fleet.is_sleeping("alpha")
 
 
+async def test_ready_once_the_local_models_have_been_opened() -> None:
+    gateway = build()
+    gateway.alpha.may_open.clear()
+    gateway.alpha.failures["open"].append(CheckpointError("gone"))
+    async with started(gateway):
+        assert (await gateway.get("/ready")).error["code"] == "not_ready"
+        gateway.alpha.may_open.set()
+        await until(lambda: gateway.fleet.ready)
+        assert gateway.fleet.status_of("alpha").state == "failed"
+
+
 async def test_version(gateway: Gateway) -> None:
     assert (await gateway.get("/version")).json == {"version": version("dormouse")}
 
@@ -146,6 +158,7 @@ async def test_status(gateway: Gateway) -> None:
 
 
 async def test_looking_wakes_nothing(gateway: Gateway) -> None:
+    await until(lambda: gateway.fleet.ready)
     for path in ("/v1/models", "/v1/models/alpha", "/api/status", "/health", "/ready", "/is_sleeping"):
         assert (await gateway.get(path)).status == 200
     assert gateway.is_cold()

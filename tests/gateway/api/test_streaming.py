@@ -258,4 +258,4 @@ async def test_sleep_by_force_ends_a_stream_with_an_error(gateway: Gateway) -> N
     reply = await gateway.post("/sleep?model=alpha&level=1&mode=abort")
     assert reply.json == {"status": "sleeping", "level": 1}
     rest = b"".join([chunk async for chunk in call.chunks()]).decode()
-    assert "put to sleep" in rest and rest.endswith("data: [DONE]\n\n")
+    assert '"code":"model_asleep"' in rest and rest.endswith("data: [DONE]\n\n")

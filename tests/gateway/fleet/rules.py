@@ -13,7 +13,7 @@ import pytest
 
 from engine import CheckpointError, DeviceError, OutOfMemory
 from gateway.config import TurnConfig
-from gateway.errors import ApiError, ModelWakeFailed, QueueFull, ShuttingDown, WaitTimeout
+from gateway.errors import ModelAsleep, ModelWakeFailed, QueueFull, ShuttingDown, WaitTimeout
 from gateway.fleet import State, Transition
 from tests.fake_engine import MIB, FakeSpec
 from tests.gateway.fleet.world import Answer, world
@@ -602,7 +602,7 @@ async def an_abort_cuts_what_is_in_flight() -> None:
         await w.advance(0.1)
         assert sleeping.result() == 2
         for task in cut:
-            assert isinstance(task.exception(), ApiError)
+            assert isinstance(task.exception(), ModelAsleep)
         await w.advance(5.0)
         assert other.result().text == "Hell"
         assert w.state("a") == (State.ASLEEP, 2)

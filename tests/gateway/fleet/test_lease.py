@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from engine import GenerateRequest, SamplingParams
-from gateway.errors import ApiError
+from gateway.errors import ApiError, ShuttingDown
 from gateway.fleet import Lease, State
 from tests.fake_engine import FakeSpec
 from tests.gateway.fleet.world import World, world
@@ -123,7 +123,7 @@ async def test_abort_of_the_whole_fleet_cuts_everything() -> None:
         w.fleet.abort()
         await w.advance()
         for task in asked:
-            assert isinstance(task.exception(), ApiError)
+            assert isinstance(task.exception(), ShuttingDown)
         assert nothing_is_left(w)
 
 
