@@ -18,6 +18,8 @@ from engine.types import OutOfMemory
 
 BLOCK_SIZE = 16
 
+_PAGE = 4096
+
 
 class KVCache:
     """Owns the blocks. The lowest free block is handed out first, so that high chunks fall free."""
@@ -116,8 +118,8 @@ class KVCache:
     def _commit(self, chunk: int) -> None:
         start = chunk * self._chunk_bytes
         with self._arena.commit(start, self._chunk_bytes):
-            # Written to, so that the memory is really taken while the claim on it lasts.
-            self._arena.tensor[start : start + self._chunk_bytes].zero_()
+            # A byte of every page, so that the memory is really taken while the claim on it lasts.
+            self._arena.tensor[start : start + self._chunk_bytes : _PAGE].zero_()
 
     def reserve(self) -> None:
         """Hold a first chunk, which siblings leave to it. Raises OutOfMemory."""

@@ -18,7 +18,7 @@ MAKERS: tuple[tuple[float, Maker], ...] = (
     (1.0, dormouse.usage),
     (0.8, dormouse.memory),
     (2.8, sums.exchange),
-    (2.4, spelling.exchange),
+    (2.8, spelling.exchange),
     (1.4, counting.exchange),
     (1.0, smalltalk.courtesy),
     (0.5, smalltalk.itself),
