@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -75,7 +76,7 @@ class Reader:
     ) -> Iterator[Callable[[], int]]:
         straight = [s for s in slices if DTYPES[s.source.dtype] == dtype]
         for read in _plan(straight):
-            yield lambda read=read: _scatter(shard, fd, read, self._buffer)  # type: ignore[misc]
+            yield partial(_scatter, shard, fd, read, self._buffer)
         for part in slices:
             if DTYPES[part.source.dtype] != dtype:
                 yield from self._conversions(shard, fd, part, dtype)
