@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from array import array
 
 Level = Literal[1, 2]
 Tag = Literal["weights", "kv_cache"]
 DType = Literal["auto", "bfloat16", "float16", "float32"]
 FinishReason = Literal["stop", "length"]
+Kind = Literal["generate", "embed"]
+ConstraintKind = Literal["json", "json_schema", "regex", "grammar", "choice"]
 
 ALL_TAGS: frozenset[Tag] = frozenset({"weights", "kv_cache"})
 
@@ -69,6 +74,8 @@ class EngineOptions:
     """Most bytes that the KV cache may ever hold; None: only what max_running and max_model_len say."""
     device_limit: int | None = None
     """Most bytes that all engines on the device may hold together; the last engine opened decides."""
+    prefix_cache: bool = True
+    """Keep the KV blocks of finished sequences for prompts that begin as they did."""
     revision: str = "main"
     """Branch, tag or commit, for a hub id."""
 
@@ -87,7 +94,7 @@ class Estimate:
 class ModelInfo:
     """What is known of a model without its weights."""
 
-    kind: Literal["generate"]
+    kind: Kind
     architecture: str
     dtype: str
     max_model_len: int
@@ -100,6 +107,27 @@ class ModelInfo:
     sampling_defaults: Mapping[str, float]
     """``temperature``, ``top_p``, ``top_k``, ``min_p``, ``repetition_penalty`` where
     generation_config.json sets them."""
+    embedding_size: int | None = None
+    """Numbers of a vector, of a model of kind ``embed``."""
+    matryoshka: bool = False
+    """Whether shorter vectors, the first numbers of the whole ones, are of use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """What form an answer must have."""
+
+    kind: ConstraintKind
+    """``json``: any JSON object; ``grammar``: Lark; ``choice``: one of several texts."""
+    value: str | tuple[str, ...] = ""
+    """A JSON schema as text, a regular expression, a grammar, or the choices."""
+
+
+class Grammar(Protocol):
+    """A constraint compiled for one model's tokenizer: opaque, immutable, shared among requests."""
+
+    @property
+    def constraint(self) -> Constraint: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +148,19 @@ class SamplingParams:
     """Text that ends the answer; not part of it."""
     stop_token_ids: frozenset[int] = frozenset()
     """Beside the model's own end-of-sequence tokens."""
+    presence_penalty: float = 0.0
+    """Subtracted once from the logits of tokens that the answer has already."""
+    frequency_penalty: float = 0.0
+    """Subtracted as often as the answer has the token."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Added to the logits of these token ids."""
+    logprobs: int | None = None
+    """Report each token's log probability and so many of the most likely ones; None: nothing. Of the
+    model's own distribution: before penalties, bias, temperature and constraints."""
+    prompt_logprobs: int | None = None
+    """The same for the prompt's tokens."""
+    grammar: Grammar | None = None
+    """From ``Engine.compile`` of the same engine."""
     min_tokens: int = 0
     """No end-of-sequence, stop token or stop string before so many tokens."""
     ignore_eos: bool = False
@@ -129,6 +170,18 @@ class SamplingParams:
 class GenerateRequest:
     prompt_ids: Sequence[int]
     sampling: SamplingParams
+    n: int = 1
+    """Choices. They share the prompt's KV; the seed of choice i is ``seed + i``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    token_id: int
+    logprob: float
+    rank: int
+    """1 for the most likely token of the vocabulary."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The most likely (token id, log probability), best first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +193,12 @@ class Delta:
     text: str = ""
     """May be empty while bytes of a character or a possible stop string are held back."""
     finish_reason: FinishReason | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each of ``token_ids``, where asked for."""
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    """On the first delta of choice 0, where asked for: one a token of the prompt, None for the first."""
+    cached_tokens: int = 0
+    """On the first delta of a choice: tokens of the prompt whose KV was in the prefix cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +271,13 @@ class Engine(Protocol):
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """What the token stands for, which may be half a character."""
+
+    def compile(self, constraint: Constraint) -> Grammar:
+        """Thread-safe, blocking and cached: call it off the loop. Needs no weights.
+        Raises RequestError for one that is malformed or beyond what can be enforced."""
+
     async def load(self) -> None:
         """Prepare all that survives sleep: download what is missing, read headers, reserve address
         ranges. Reads no weights; does nothing the second time. Raises CheckpointError."""
@@ -227,6 +293,16 @@ class Engine(Protocol):
     def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
         """Yield one list of deltas a step, until every choice has finished; ``aclose`` aborts within one
         step. Raises RequestError before the first token, EngineError in the middle."""
+
+    async def embed(
+        self, inputs: Sequence[Sequence[int]], dimensions: int | None = None
+    ) -> list[array[float]]:
+        """A float32 vector for each input's token ids, pooled and normalised as the checkpoint says, cut to
+        ``dimensions`` and normalised again if given. Cancelling it aborts within one step.
+        Only for models of kind ``embed``, between a finished wake and the next sleep. Raises RequestError."""
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget the KV of finished sequences."""
 
     async def trim_kv(self) -> int:
         """Give back KV memory that no running sequence uses; bytes freed."""
