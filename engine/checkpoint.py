@@ -13,9 +13,11 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.types import CheckpointError
+
+T = TypeVar("T")
 
 ITEM_SIZES = {
     **dict.fromkeys(("F64", "I64", "U64"), 8),
@@ -74,12 +76,12 @@ class Checkpoint:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        config = self._json("config.json")
+        config = self.json("config.json")
         if config is None:
             raise CheckpointError(f"{directory}: no config.json", reason="the checkpoint has no config.json")
         self.config: dict[str, Any] = config
-        self.generation_config: dict[str, Any] = self._json("generation_config.json") or {}
-        self.tokenizer_config: dict[str, Any] = self._json("tokenizer_config.json") or {}
+        self.generation_config: dict[str, Any] = self.json("generation_config.json") or {}
+        self.tokenizer_config: dict[str, Any] = self.json("tokenizer_config.json") or {}
 
     @property
     def tokenizer_file(self) -> Path:
@@ -95,7 +97,7 @@ class Checkpoint:
         path = self.directory / "chat_template.jinja"
         if path.is_file():
             return path.read_text(encoding="utf-8")
-        legacy = self._json("chat_template.json") or {}
+        legacy = self.json("chat_template.json") or {}
         template = self.tokenizer_config.get("chat_template") or legacy.get("chat_template")
         if isinstance(template, list):
             named = (
@@ -107,7 +109,7 @@ class Checkpoint:
     def special_tokens(self) -> dict[str, str]:
         """``bos_token`` and the like, as plain strings."""
         found: dict[str, str] = {}
-        for source in (self._json("special_tokens_map.json") or {}, self.tokenizer_config):
+        for source in (self.json("special_tokens_map.json") or {}, self.tokenizer_config):
             for name, value in source.items():
                 text = value.get("content") if isinstance(value, dict) else value
                 if name.endswith("_token") and isinstance(text, str):
@@ -116,7 +118,7 @@ class Checkpoint:
 
     def shard_paths(self) -> list[Path]:
         """The safetensors files, in order. Raises CheckpointError when one is missing."""
-        index = self._json(_INDEX)
+        index = self.json(_INDEX)
         names = [_SINGLE] if index is None else self._indexed(index)
         for name in names:
             if not (self.directory / name).is_file():
@@ -139,7 +141,14 @@ class Checkpoint:
     def read_shards(self) -> list[Shard]:
         return [read_shard(path) for path in self.shard_paths()]
 
-    def _json(self, name: str) -> dict[str, Any] | None:
+    def json(self, name: str) -> dict[str, Any] | None:
+        """The object in a small file; None when there is no such file."""
+        return self._parsed(name, dict)
+
+    def json_list(self, name: str) -> list[Any] | None:
+        return self._parsed(name, list)
+
+    def _parsed(self, name: str, kind: type[T]) -> T | None:
         path = self.directory / name
         try:
             content = _parse_json(path.read_text(encoding="utf-8"))
@@ -147,8 +156,9 @@ class Checkpoint:
             return None
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: {error}", reason=f"{name} cannot be read") from error
-        if not isinstance(content, dict):
-            raise CheckpointError(f"{path}: not a JSON object", reason=f"{name} is not a JSON object")
+        if not isinstance(content, kind):
+            what = "object" if kind is dict else "list"
+            raise CheckpointError(f"{path}: not a JSON {what}", reason=f"{name} is not a JSON {what}")
         return content
 
 

@@ -7,11 +7,13 @@ whatever must not run beside a step. Two engines that step at once would fight o
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Protocol, TypeVar
 
 import torch
@@ -23,6 +25,8 @@ from engine.memory.cpu import CpuArena, tune_allocator
 from engine.types import EngineError
 
 T = TypeVar("T")
+
+log = logging.getLogger("dormouse.engine")
 
 
 class Stepper(Protocol):
@@ -51,6 +55,10 @@ class Device:
         self.make_arena = make_arena
         self._steppers: deque[Stepper] = deque()
         self._jobs: deque[Callable[[], None]] = deque()
+        self.chores: list[Callable[[], bool]] = []
+        """What the worker does in quiet moments, a little at a time; each tells whether it did something."""
+        self._quiet = False
+        """Nothing has happened since no chore was left to do."""
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -67,8 +75,9 @@ class Device:
                 self._steppers.remove(stepper)
 
     def notify(self) -> None:
-        """An engine has new work."""
+        """An engine has new work, or there may be a chore."""
         with self._wake:
+            self._quiet = False
             self._wake.notify()
 
     async def between_steps(self, job: Callable[[], T]) -> T:
@@ -101,7 +110,7 @@ class Device:
     def _work(self) -> None:
         while True:
             with self._wake:
-                while not self._jobs and not any(s.has_work for s in self._steppers):
+                while self._quiet and not self._jobs and not any(s.has_work for s in self._steppers):
                     self._wake.wait()
                 jobs = list(self._jobs)
                 self._jobs.clear()
@@ -114,6 +123,23 @@ class Device:
                 except Exception as error:  # a bug in one engine is not the end of the others
                     self.remove(stepper)
                     stepper.fail(error)
+            elif not jobs:
+                self._rest()
+
+    def _rest(self) -> None:
+        """Do one chore, if there is any."""
+        with self._wake:
+            self._quiet = True  # before looking, so that a notice that comes meanwhile is not lost
+        for chore in list(self.chores):
+            try:
+                done = chore()
+            except Exception:
+                log.exception("a chore failed, and is given up")
+                self.chores.remove(chore)
+                continue
+            if done:
+                self.notify()
+                return
 
     def _next(self) -> Stepper | None:
         """The engine whose turn it is, by round robin."""
@@ -164,5 +190,5 @@ def get_device(name: str) -> Device:
                 raise EngineError(f"device {name!r} is not supported (supported: cpu)")
             tune_allocator()
             budget = Budget()
-            _devices[name] = Device(name, lambda size: CpuArena(size, budget=budget), budget)
+            _devices[name] = Device(name, partial(CpuArena, budget=budget), budget)
         return _devices[name]

@@ -1,48 +1,53 @@
-"""One model on one device: its lifecycle and its step.
+"""One model on one device: its lifecycle.
 
 All that is costly to make is made once (``engine.model``) and survives sleep; waking copies bytes, sleeping
-releases them. Threads: the coroutines run on the loop, ``step`` and every release of memory on the device's
-worker, reads from disk beside it.
+releases them. Threads: the coroutines run on the loop, steps (``engine.stepping``) and every release of
+memory on the device's worker, reads from disk beside it.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import deque
+from array import array
 from collections.abc import AsyncGenerator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import replace
 from pathlib import Path
 
 from engine.checkpoint import Checkpoint
-from engine.device import StepClock, get_device
+from engine.device import get_device
+from engine.embedding.model import EmbeddingModel, build_embedding_model
+from engine.embedding.request import EmbedRequest, check_inputs
+from engine.embedding.stepper import EmbeddingStepper
+from engine.grammar import CompiledGrammar, GrammarCompiler
 from engine.hub import fetch_small_files, fetch_weights, local_directory
-from engine.info import describe, estimate_checkpoint, stop_token_ids
+from engine.info import describe, estimate_checkpoint, read_config, stop_token_ids
 from engine.memory.cpu import trim_allocator
 from engine.model import Model, build_model, make_layout
-from engine.models.config import ModelConfig
-from engine.scheduler import Scheduled
+from engine.models.encoder_config import EncoderConfig
 from engine.sequence import Sequence
+from engine.stepping import GenerationStepper
+from engine.stream import DeltaStream
 from engine.tokenizer import Tokenizer
 from engine.types import (
     ALL_TAGS,
     CheckpointError,
+    Constraint,
     Delta,
     EngineError,
     EngineOptions,
     Footprint,
     GenerateRequest,
+    Grammar,
     Level,
     ModelInfo,
-    OutOfMemory,
     Progress,
     RequestError,
     Tag,
     TransitionReport,
 )
 
-log = logging.getLogger("dormouse.engine")
+AnyModel = Model | EmbeddingModel
 
 
 class TorchEngine:
@@ -56,23 +61,29 @@ class TorchEngine:
         self._from_hub = local_directory(path) is None
         directory = local_directory(path) or fetch_small_files(path, options.revision)
         self._checkpoint = Checkpoint(directory)
-        self._config = ModelConfig.parse(self._checkpoint.config)
+        self._config = read_config(self._checkpoint)
         self._tokenizer = Tokenizer(self._checkpoint.tokenizer_file)
+        if self._config.sentence and self._config.sentence.lowercase:
+            self._tokenizer.lowercase()
         self._eos = stop_token_ids(self._checkpoint, self._tokenizer, self._config.vocab_size)
+        widest = max(self._config.vocab_size, self._tokenizer.size)
+        self._grammars = GrammarCompiler(self._tokenizer.to_json, widest, self._eos)
         self.info: ModelInfo = describe(self._checkpoint, self._config, self._tokenizer, options)
         self._cold_bytes = _estimated_weights(directory, options)
-        self._model: Model | None = None
+        self._model: AnyModel | None = None
         self._kv_ready = False
-        self._inbox: deque[Sequence] = deque()
-        self._clock = StepClock()
-        self._failure: Exception | None = None
+        self._stepper: GenerationStepper | EmbeddingStepper | None = None
         self._progress: Progress | None = None
 
     # What needs no weights.
 
     @property
+    def _awake(self) -> bool:
+        return self._kv_ready and self._model is not None and self._model.weights.resident
+
+    @property
     def last_step_at(self) -> float | None:
-        return self._clock.last_step_at
+        return self._stepper.clock.last_step_at if self._stepper else None
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
@@ -80,10 +91,18 @@ class TorchEngine:
     def decode(self, token_ids: SequenceOf[int], *, skip_special_tokens: bool = True) -> str:
         return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return self._tokenizer.token_bytes(token_id)
+
+    def compile(self, constraint: Constraint) -> Grammar:
+        return self._grammars.compile(constraint)
+
     def fault(self) -> str | None:
-        if self._failure:
-            return f"the engine broke down: {self._failure}"
-        stuck = self._clock.stuck()
+        if self._stepper is None:
+            return None
+        if self._stepper.failure:
+            return f"the engine broke down: {self._stepper.failure}"
+        stuck = self._stepper.clock.stuck()
         return None if stuck is None else f"a step has been running for {stuck:.0f} s"
 
     def progress(self) -> Progress | None:
@@ -101,6 +120,7 @@ class TorchEngine:
         to_wake = model.weights.nbytes - weights
         return Footprint(
             weights=weights,
+            packed=model.weights.packed,
             kv=model.kv.committed,
             host_copy=0 if self._kv_ready else weights,
             residue=model.residue,
@@ -127,9 +147,10 @@ class TorchEngine:
             filled = await self._fill(model)
             phases["weights"] = time.perf_counter() - started - phases.get("kv_cache", 0.0)
         self._kv_ready = self._kv_ready or "kv_cache" in tags
+        self._device.notify()
         return TransitionReport(seconds=time.perf_counter() - started, bytes=filled, phases=phases)
 
-    async def _fill(self, model: Model) -> int:
+    async def _fill(self, model: AnyModel) -> int:
         """Bytes read. A failure gives back the KV that the wake took before."""
         self._progress = Progress(phase="weights", done=0, total=model.weights.nbytes)
         try:
@@ -150,6 +171,10 @@ class TorchEngine:
             freed = await self._device.between_steps(lambda: self._release(level))
         return TransitionReport(seconds=time.perf_counter() - started, bytes=freed)
 
+    async def reset_prefix_cache(self) -> None:
+        if self._model is not None:
+            await self._device.between_steps(self._model.kv.forget_prefixes)
+
     async def trim_kv(self) -> int:
         model = self._model
         return 0 if model is None else await self._device.between_steps(model.kv.trim)
@@ -159,41 +184,66 @@ class TorchEngine:
 
         def adopt() -> None:
             checkpoint = Checkpoint(self._checkpoint.directory)
-            config = ModelConfig.parse(checkpoint.config)
-            model.weights.adopt(make_layout(checkpoint, config, self._options))
+            model.weights.adopt(make_layout(checkpoint, read_config(checkpoint), self._options))
 
         await self._device.beside_steps(adopt)
+        await self.reset_prefix_cache()  # what it holds is of the old weights
+        self._device.notify()
 
     async def close(self) -> None:
         if self._model is not None:
             await self.sleep(2)
-            self._device.remove(self)
             model, self._model = self._model, None
+            if self._stepper:
+                self._device.remove(self._stepper)
+            self._device.chores.remove(model.weights.pack_next)
             model.kv.leave()
             for arena in model.arenas:
                 arena.close()
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
         self._validate(request)
-        if self._failure:
-            raise EngineError("the engine broke down")
-        if not self._kv_ready or not self._loaded().weights.resident:
+        stepper = self._stepper
+        if not isinstance(stepper, GenerationStepper) or not self._awake:
             raise EngineError("the model is not awake")
-        sequence = Sequence(self._within_reach(request), self._tokenizer, self._eos)
-        self._inbox.append(sequence)
+        if stepper.failure:
+            raise EngineError("the engine broke down")
+        stream, left = DeltaStream(), request.n
+        stepper.submit(Sequence.of(self._within_reach(request), self._tokenizer, self._eos, stream))
         self._device.notify()
         try:
-            while True:
-                delta = await sequence.next_delta()
-                yield [delta]
-                if delta.finish_reason:
-                    return
+            while left:
+                deltas = await stream.next()
+                yield deltas
+                left -= sum(delta.finish_reason is not None for delta in deltas)
         finally:
-            sequence.aborted = True
+            stream.aborted = True
+            self._device.notify()
+
+    async def embed(
+        self, inputs: SequenceOf[SequenceOf[int]], dimensions: int | None = None
+    ) -> list[array[float]]:
+        check_inputs(self.info, inputs, dimensions)
+        if not inputs:
+            return []
+        stepper = self._stepper
+        if not isinstance(stepper, EmbeddingStepper) or not self._awake:
+            raise EngineError("the model is not awake")
+        if stepper.failure:
+            raise EngineError("the engine broke down")
+        request = EmbedRequest(inputs, dimensions)
+        stepper.submit(request)
+        self._device.notify()
+        try:
+            return await request.answer
+        finally:
+            request.aborted = True
             self._device.notify()
 
     def _validate(self, request: GenerateRequest) -> None:
         prompt, length = request.prompt_ids, self.info.max_model_len
+        if self.info.kind != "generate":
+            raise RequestError("this model makes embeddings and generates no text", param="model")
         if not prompt:
             raise RequestError("the prompt is empty", param="prompt")
         if len(prompt) + 1 > length:
@@ -204,6 +254,10 @@ class TorchEngine:
             )
         if not all(0 <= token < self._config.vocab_size for token in prompt):
             raise RequestError("a token id of the prompt is out of vocabulary", param="prompt")
+        if not all(0 <= token < self._config.vocab_size for token in request.sampling.logit_bias):
+            raise RequestError("a token id is out of vocabulary", param="logit_bias")
+        if not isinstance(request.sampling.grammar, CompiledGrammar | None):
+            raise RequestError("the grammar was not compiled by this engine", param="grammar")
 
     def _within_reach(self, request: GenerateRequest) -> GenerateRequest:
         """Without what can never come: tokens past the context, stop tokens out of vocabulary."""
@@ -215,77 +269,11 @@ class TorchEngine:
 
     # On the device's worker.
 
-    @property
-    def has_work(self) -> bool:
-        model = self._model
-        return bool(self._inbox) or (model is not None and model.scheduler.has_work)
-
-    def step(self) -> None:
-        model = self._loaded()
-        with self._clock:
-            self._collect(model)
-            if model.scheduler.has_work:
-                Sequence.deliver_all(self._advance(model))
-            if not model.scheduler.has_work:
-                model.kv.trim(keep=1)
-
-    def fail(self, error: Exception) -> None:
-        log.exception("the engine broke down", exc_info=error)
-        self._failure = error
-        scheduler = self._loaded().scheduler
-        left = [*self._inbox, *scheduler.running, *scheduler.waiting]
-        Sequence.deliver_all([(sequence, EngineError("the engine broke down")) for sequence in left])
-
-    def _collect(self, model: Model) -> None:
-        """Let newcomers join and those who left go."""
-        while self._inbox:
-            model.scheduler.add(self._inbox.popleft())
-        for sequence in [*model.scheduler.running, *model.scheduler.waiting]:
-            if sequence.aborted:
-                model.scheduler.finish(sequence)
-
-    def _advance(self, model: Model) -> list[tuple[Sequence, Delta | BaseException]]:
-        scheduler = model.scheduler
-        scheduled: Scheduled = []
-        try:
-            scheduled = scheduler.schedule()
-            tokens = model.runner.step(scheduled)
-        except Exception as error:
-            if isinstance(error, OutOfMemory) and model.kv.waits_for_siblings:
-                return []  # others run, and give memory back when they have done
-            affected = [sequence for sequence, _ in scheduled] or [*scheduler.waiting, *scheduler.running][:1]
-            return self._fail(model, affected, error)
-        results: list[tuple[Sequence, Delta | BaseException]] = []
-        for (sequence, _), token in zip(scheduled, tokens, strict=True):
-            if token is None:
-                continue
-            try:
-                results.append((sequence, sequence.append(token)))
-            except Exception as error:
-                results += self._fail(model, [sequence], error)
-            if sequence.finish_reason:
-                scheduler.finish(sequence)
-        return results
-
-    def _fail(
-        self, model: Model, sequences: list[Sequence], error: Exception
-    ) -> list[tuple[Sequence, Delta | BaseException]]:
-        """End these sequences with an error; the others and the model go on."""
-        if not isinstance(error, EngineError):
-            log.exception("a step failed", exc_info=error)
-            error = EngineError(f"a step failed: {error}")
-        for sequence in sequences:
-            model.scheduler.finish(sequence)
-        return [(sequence, error) for sequence in sequences]
-
     def _release(self, level: Level) -> int:
         """Bytes given back."""
         model = self._loaded()
-        self._collect(model)
-        left = [*model.scheduler.running, *model.scheduler.waiting]
-        Sequence.deliver_all(
-            self._fail(model, left, EngineError("the model was put to sleep")) if left else []
-        )
+        if self._stepper:
+            self._stepper.end_all("the model was put to sleep")
         freed = model.kv.trim()
         if level == 2 and model.weights.resident:
             model.weights.release()
@@ -298,13 +286,20 @@ class TorchEngine:
             # The same commit as the small files, whatever the branch has become since.
             directory = fetch_weights(self._path, self._checkpoint.directory.name, self._on_bytes)
             self._checkpoint = Checkpoint(Path(directory))
-        self._model = build_model(self._checkpoint, self._config, self._options, self._device)
-        self._device.add(self)
+        config = self._config
+        if config.sentence or isinstance(config, EncoderConfig):
+            embedding = build_embedding_model(self._checkpoint, config, self._options, self._device)
+            self._model, self._stepper = embedding, EmbeddingStepper(embedding)
+        else:
+            model = build_model(self._checkpoint, config, self._options, self._device)
+            self._model, self._stepper = model, GenerationStepper(model)
+        self._device.add(self._stepper)
+        self._device.chores.append(self._model.weights.pack_next)
 
     def _on_bytes(self, done: int, total: int) -> None:
         self._progress = Progress(phase="download", done=done, total=total)
 
-    def _loaded(self) -> Model:
+    def _loaded(self) -> AnyModel:
         if self._model is None:
             raise EngineError("the model is not loaded")
         return self._model

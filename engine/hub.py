@@ -10,8 +10,9 @@ from typing import Any
 from engine.types import CheckpointError
 
 _SMALL = ["*.json", "*.jinja", "tokenizer.model"]
-_WEIGHTS = ["model*.safetensors"]
-_ELSEWHERE = ["*/*"]
+_WEIGHTS = ["model*.safetensors", "[0-9]*_*/model.safetensors"]
+_ELSEWHERE = ["[!0-9]*/*", "*/*/*"]
+"""Not so the numbered folders of sentence-transformers' modules."""
 
 OnBytes = Callable[[int, int], None]
 """Told the bytes done and the bytes in all, whenever they change."""
@@ -43,7 +44,7 @@ def fetch_small_files(repo_id: str, revision: str) -> Path:
 
 
 def fetch_weights(repo_id: str, revision: str, on_bytes: OnBytes) -> Path:
-    """The safetensors files of the checkpoint's top level; those already here are not fetched again."""
+    """The checkpoint's safetensors files; those already here are not fetched again."""
     return _fetch(repo_id, revision, _WEIGHTS, on_bytes)
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from engine.checkpoint import ITEM_SIZES, Checkpoint
 from engine.hub import cached_directory, local_directory
 from engine.models.config import ModelConfig
+from engine.models.encoder_config import ENCODERS, EncoderConfig
+from engine.models.tensor_names import decoder_tensors
+from engine.sentence import SentenceConfig, dense_shards
 from engine.tokenizer import Tokenizer
 from engine.types import CheckpointError, EngineOptions, Estimate, ModelInfo
 
@@ -15,7 +19,31 @@ DTYPE_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
-def served_dtype(config: ModelConfig, options: EngineOptions) -> str:
+AnyConfig = ModelConfig | EncoderConfig
+
+
+def read_config(checkpoint: Checkpoint) -> AnyConfig:
+    """Of a model that embeds (an encoder, or a decoder with sentence-transformers files or without a head)
+    ``sentence`` is set. Raises CheckpointError."""
+    parser = EncoderConfig if _architectures(checkpoint) & ENCODERS.keys() else ModelConfig
+    config: AnyConfig = parser.parse(checkpoint.config)
+    sentence = SentenceConfig.read(checkpoint)
+    if sentence is None and isinstance(config, EncoderConfig):
+        sentence = SentenceConfig(modes=("mean",))
+    elif sentence is None and config.architecture.endswith("Model"):
+        sentence = SentenceConfig(modes=("lasttoken",))
+    if sentence is None:
+        return config
+    length = min(config.max_position, sentence.max_tokens or config.max_position)
+    return replace(config, sentence=sentence, max_position=length)
+
+
+def _architectures(checkpoint: Checkpoint) -> set[str]:
+    named = checkpoint.config.get("architectures")
+    return {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
+
+
+def served_dtype(config: AnyConfig, options: EngineOptions) -> str:
     dtype = config.dtype if options.dtype == "auto" else options.dtype
     if dtype not in DTYPE_SIZES:
         message = f"dtype {dtype!r} is not supported (known: {', '.join(DTYPE_SIZES)})"
@@ -23,7 +51,7 @@ def served_dtype(config: ModelConfig, options: EngineOptions) -> str:
     return dtype
 
 
-def served_length(config: ModelConfig, options: EngineOptions) -> int:
+def served_length(config: AnyConfig, options: EngineOptions) -> int:
     """Tokens of prompt and answer together."""
     wanted = options.max_model_len or config.max_position
     if wanted > config.max_position:
@@ -33,10 +61,10 @@ def served_length(config: ModelConfig, options: EngineOptions) -> int:
 
 
 def describe(
-    checkpoint: Checkpoint, config: ModelConfig, tokenizer: Tokenizer, options: EngineOptions
+    checkpoint: Checkpoint, config: AnyConfig, tokenizer: Tokenizer, options: EngineOptions
 ) -> ModelInfo:
     return ModelInfo(
-        kind="generate",
+        kind="embed" if config.sentence else "generate",
         architecture=config.architecture,
         dtype=served_dtype(config, options),
         max_model_len=served_length(config, options),
@@ -45,7 +73,15 @@ def describe(
         chat_template=checkpoint.chat_template(),
         special_tokens=checkpoint.special_tokens(),
         sampling_defaults=sampling_defaults(checkpoint),
+        embedding_size=config.sentence.size(config.hidden_size) if config.sentence else None,
+        matryoshka=_matryoshka(checkpoint, config),
     )
+
+
+def _matryoshka(checkpoint: Checkpoint, config: AnyConfig) -> bool:
+    """Encoders say so themselves; of the decoders that embed, which are trained that way, none does."""
+    said = checkpoint.config.get("is_matryoshka") or checkpoint.config.get("matryoshka_dimensions")
+    return config.sentence is not None and (bool(said) or isinstance(config, ModelConfig))
 
 
 def sampling_defaults(checkpoint: Checkpoint) -> dict[str, float]:
@@ -77,10 +113,13 @@ def estimate_checkpoint(path: str, options: EngineOptions) -> Estimate | None:
     if directory is None:
         return None
     checkpoint = Checkpoint(directory)
-    config = ModelConfig.parse(checkpoint.config)
+    config = read_config(checkpoint)
     size = DTYPE_SIZES[served_dtype(config, options)]
     try:
         shards = checkpoint.read_shards()
+        if isinstance(config, ModelConfig):
+            shards = [decoder_tensors(shard, tied=config.tied_embeddings) for shard in shards]
+        shards += dense_shards(checkpoint, config.sentence) if config.sentence else []
     except CheckpointError:
         if local_directory(path):
             raise

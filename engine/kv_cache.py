@@ -1,60 +1,55 @@
-"""The KV cache: fixed-size blocks in an arena, handed to sequences, committed only as they are needed.
+"""The KV cache: the memory of blocks, committed only as they are needed.
 
-A block holds the keys and values of ``BLOCK_SIZE`` tokens for all layers, contiguously, so that a chunk of
-the arena is a whole number of blocks and can be given back when none of them is in use.
-Paged attention: Kwon et al., 2023.
+A block holds the keys and values of ``BLOCK_SIZE`` tokens for all layers; a few of them make up a chunk,
+which is given back when none of them is in use. Where they lie is ``engine.kv_memory``'s, which block is
+whose is told by ``engine.blocks``. Paged attention: Kwon et al., 2023.
 """
 
 from __future__ import annotations
 
-import heapq
-import math
+import logging
+from collections import Counter
+from collections.abc import Sequence
 
 import torch
 
-from engine.memory.arena import Arena
-from engine.memory.cpu import round_up
+from engine.blocks import BlockPool
+from engine.kv_memory import KVMemory
 from engine.types import OutOfMemory
 
-BLOCK_SIZE = 16
+log = logging.getLogger("dormouse.engine")
 
-_PAGE = 4096
+KVLayers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
 class KVCache:
-    """Owns the blocks. The lowest free block is handed out first, so that high chunks fall free."""
+    """Blocks with memory behind them. When memory is short, the cached block that was not used for the
+    longest gives way, whichever of the caches on the device it is in."""
 
     def __init__(
         self,
-        arena: Arena,
-        shape: tuple[int, int, int],
-        dtype: torch.dtype,
-        blocks: int,
+        memory: KVMemory,
         siblings: list[KVCache] | None = None,
+        *,
+        caching: bool = True,
+        quiet_limit: int = 0,
     ) -> None:
-        """``shape``: layers, KV heads, head size. ``siblings``: the caches that share the device's memory,
-        which this one joins; all live on its one worker thread."""
-        layers, heads, size = shape
-        elements = 2 * layers * BLOCK_SIZE * heads * size
-        self.block_bytes = block_stride(elements * dtype.itemsize, arena.granularity)
-        self.blocks_per_chunk = _blocks_per_chunk(self.block_bytes, arena.granularity)
-        self._chunk_bytes = self.blocks_per_chunk * self.block_bytes
-        self._arena = arena
+        """``siblings``: the caches that share the device's memory, which this one joins; all live on its one
+        worker thread. ``caching``: keep blocks that nobody holds for prompts that begin alike.
+        ``quiet_limit``: most bytes that all caches of the device together keep so while their models are
+        quiet."""
+        self.memory = memory
+        self.layers: KVLayers = memory.layers
+        """Per layer keys and values, each [blocks, BLOCK_SIZE, KV heads, head size]."""
         self._siblings = [] if siblings is None else siblings
         self._siblings.append(self)
-        self.num_blocks = min(blocks, arena.size // self._chunk_bytes * self.blocks_per_chunk)
-        used = arena.tensor[: self.num_blocks * self.block_bytes].view(dtype)
-        rows = used.view(self.num_blocks, self.block_bytes // dtype.itemsize)[:, :elements]
-        whole = rows.view(self.num_blocks, layers, 2, BLOCK_SIZE, heads, size)
-        self.layers = [(whole[:, layer, 0], whole[:, layer, 1]) for layer in range(layers)]
-        """Per layer keys and values, each [blocks, BLOCK_SIZE, KV heads, head size]."""
-        self._free: list[int] = []
-        self._in_use: dict[int, int] = {}
-        """Blocks in use, by chunk; a chunk is committed while it has an entry."""
+        self._quiet_limit = quiet_limit
+        self._caching = caching
+        self.pool = BlockPool(memory.num_blocks, caching=caching)
 
     @property
     def used_blocks(self) -> int:
-        return sum(self._in_use.values())
+        return self.pool.held_blocks
 
     @property
     def waits_for_siblings(self) -> bool:
@@ -64,98 +59,115 @@ class KVCache:
     @property
     def committed(self) -> int:
         """Bytes of memory held."""
-        return len(self._in_use) * self._chunk_bytes
+        return self.memory.committed_bytes
 
     @property
     def chunk_bytes(self) -> int:
         """Bytes of the smallest commit."""
-        return self._chunk_bytes
+        return self.memory.chunk_bytes
 
-    def allocate(self, count: int) -> list[int]:
-        """``count`` blocks. Raises OutOfMemory, having taken none."""
-        while len(self._free) < count:
-            if not self._commit_chunk():
-                free = len(self._free) * self.block_bytes
-                raise OutOfMemory(count * self.block_bytes, free)
-        blocks = [heapq.heappop(self._free) for _ in range(count)]
-        for block in blocks:
-            self._in_use[block // self.blocks_per_chunk] += 1
+    def allocate(self, count: int, *, after: int | None = None, room: int = 0) -> Sequence[int]:
+        """``count`` blocks for one holder, if possible those behind the block ``after``, else where there is
+        room for ``room`` in a row. Raises OutOfMemory, having taken none."""
+        while True:
+            blocks = self.pool.find(count, after, room)
+            if blocks is None:
+                if self.pool.evict() is None:
+                    raise OutOfMemory(count * self.memory.block_bytes, self._spare * self.memory.block_bytes)
+                continue
+            try:
+                self._commit_for(blocks)
+                break
+            except OutOfMemory:
+                giver: KVCache | None = self
+                while self._spare < count and giver is self:
+                    giver = self._reclaim()
+                if giver is self:
+                    blocks = self.pool.find_among(self._committed_blocks(), count)
+                    break
+                if giver is None:
+                    raise
+        self.pool.take(blocks, after, room)
         return blocks
 
-    def free(self, blocks: list[int]) -> None:
-        for block in blocks:
-            self._in_use[block // self.blocks_per_chunk] -= 1
-            heapq.heappush(self._free, block)
-
     def trim(self, keep: int = 0) -> int:
-        """Give back the chunks of which no block is used, but for the lowest ``keep``; bytes freed."""
-        idle = {chunk for chunk in sorted(self._in_use)[keep:] if self._in_use[chunk] == 0}
-        for chunk in idle:
-            del self._in_use[chunk]
-            self._arena.release(chunk * self._chunk_bytes, self._chunk_bytes)
-        self._free = [block for block in self._free if block // self.blocks_per_chunk not in idle]
-        heapq.heapify(self._free)
-        return len(idle) * self._chunk_bytes
+        """Give back all that no sequence holds, cached blocks too, but for the lowest ``keep`` chunks; bytes
+        freed."""
+        while self.pool.evict() is not None:
+            pass
+        return self._release_unused(keep)
 
-    def _commit_chunk(self) -> bool:
-        """The lowest chunk that is not committed; False when all are, OutOfMemory when RAM is short."""
-        chunks = math.ceil(self.num_blocks / self.blocks_per_chunk)
-        chunk = next((index for index in range(chunks) if index not in self._in_use), None)
-        if chunk is None:
-            return False
-        try:
-            self._commit(chunk)
-        except OutOfMemory:
-            if not sum(sibling.trim(keep=1) for sibling in self._siblings if sibling is not self):
-                raise
-            self._commit(chunk)
-        self._in_use[chunk] = 0
-        first = chunk * self.blocks_per_chunk
-        for block in range(first, min(first + self.blocks_per_chunk, self.num_blocks)):
-            heapq.heappush(self._free, block)
-        return True
+    def settle(self) -> None:
+        """Nothing runs. Keep the cached blocks that were used last, up to this cache's part of
+        ``quiet_limit`` and until anybody needs their memory, else a first chunk; give back the rest."""
+        if fault := self.pool.fault() or self._fault():
+            log.error("the KV cache is emptied, for its accounts do not add up: %s", fault)
+            self.pool = BlockPool(self.memory.num_blocks, caching=self._caching)
+        share = self._quiet_limit // max(1, sum(bool(sibling.committed) for sibling in self._siblings))
+        chunks = Counter(self.memory.chunk_of(block) for block in self.pool.taken)
+        while len(chunks) * self.memory.chunk_bytes > share and (block := self.pool.evict()) is not None:
+            chunk = self.memory.chunk_of(block)
+            chunks[chunk] -= 1
+            if not chunks[chunk]:
+                del chunks[chunk]
+        self._release_unused(keep=0 if chunks else 1)
 
-    def _commit(self, chunk: int) -> None:
-        start = chunk * self._chunk_bytes
-        with self._arena.commit(start, self._chunk_bytes):
-            # A byte of every page, so that the memory is really taken while the claim on it lasts.
-            self._arena.tensor[start : start + self._chunk_bytes : _PAGE].zero_()
+    def forget_prefixes(self) -> None:
+        """Empty the prefix cache, and give its memory back."""
+        self.pool.forget_prefixes()
+        self._release_unused(keep=1)
 
     def reserve(self) -> None:
         """Hold a first chunk, which siblings leave to it. Raises OutOfMemory."""
-        if not self._in_use:
-            self._commit_chunk()
+        if not self.memory.committed:
+            self._commit_for(range(1))
 
     def leave(self) -> None:
         """Give all back and share no more."""
         self.trim()
         self._siblings.remove(self)
 
+    @property
+    def _spare(self) -> int:
+        """Blocks that have memory and are free."""
+        return sum(map(len, self._committed_blocks())) - len(self.pool.taken)
 
-def block_stride(nbytes: int, granularity: int) -> int:
-    """A block's bytes with at most an eighth of padding, so that few blocks make up whole pages."""
-    unit = min(granularity, 1 << max(6, (nbytes // 8).bit_length() - 1))
-    return round_up(nbytes, unit)
+    def _commit_for(self, blocks: Sequence[int]) -> None:
+        """Memory behind these blocks. Raises OutOfMemory, keeping what it has got until then."""
+        for chunk in sorted({self.memory.chunk_of(block) for block in blocks} - self.memory.committed):
+            self.memory.commit(chunk)
 
+    def _reclaim(self) -> KVCache | None:
+        """Who gave something up: a sibling memory, or itself a block; None when all is in use."""
+        # A sibling keeps its first chunk, so what is cached in there would be lost for nothing.
+        able = [one for one in self._siblings if one is not self and len(one.memory.committed) > 1]
+        if self.memory.at_limit:
+            able = []
+        while True:
+            for sibling in able:
+                if sibling._release_unused(keep=1):
+                    return sibling
+            cached = [one for one in (self, *able) if one.pool.cached_blocks]
+            if not cached:
+                return None
+            oldest = min(cached, key=lambda one: one.pool.idle_since)
+            oldest.pool.evict()
+            if oldest is self:
+                return self
 
-def _blocks_per_chunk(stride: int, granularity: int) -> int:
-    """The fewest blocks that fill a whole number of the arena's pages."""
-    return granularity // math.gcd(stride, granularity)
+    def _release_unused(self, keep: int) -> int:
+        """Give back the chunks of which no block is taken, but for the lowest ``keep``; bytes freed."""
+        taken = {self.memory.chunk_of(block) for block in self.pool.taken}
+        unused = [chunk for chunk in sorted(self.memory.committed)[keep:] if chunk not in taken]
+        for chunk in unused:
+            self.memory.release(chunk)
+        return len(unused) * self.memory.chunk_bytes
 
+    def _fault(self) -> str | None:
+        """Taken blocks without memory behind them."""
+        taken = {self.memory.chunk_of(block) for block in self.pool.taken}
+        return None if taken <= self.memory.committed else "a cached block has no memory"
 
-def arena_bytes(block_nbytes: int, blocks: int, granularity: int) -> int:
-    """What to reserve so that ``blocks`` of ``block_nbytes`` (unpadded) fit in whole chunks."""
-    stride = block_stride(block_nbytes, granularity)
-    return round_up(blocks * stride, stride * _blocks_per_chunk(stride, granularity))
-
-
-def blocks_within(limit: int, block_nbytes: int, granularity: int) -> int:
-    """How many blocks of ``block_nbytes`` (unpadded) never take more than ``limit`` in whole chunks; within
-    the first chunk, which is the least that any cache takes, as many as fit."""
-    stride = block_stride(block_nbytes, granularity)
-    blocks, chunk = limit // stride, _blocks_per_chunk(stride, granularity)
-    return blocks - blocks % chunk if blocks > chunk else blocks
-
-
-def blocks_for(tokens: int) -> int:
-    return -(-tokens // BLOCK_SIZE)
+    def _committed_blocks(self) -> list[range]:
+        """By chunk, lowest first."""
+        return [self.memory.blocks_of(chunk) for chunk in sorted(self.memory.committed)]

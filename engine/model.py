@@ -1,4 +1,4 @@
-"""All of a model that survives sleep: layout, address ranges, views, rope table, scheduler, runner.
+"""All of a model that survives sleep: layout, address ranges, views, scheduler, runner.
 
 Made once, when the model is first needed; no weights are read for it.
 """
@@ -10,15 +10,23 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from engine.blocks import blocks_for
 from engine.checkpoint import Checkpoint
-from engine.info import served_dtype, served_length
-from engine.kv_cache import BLOCK_SIZE, KVCache, arena_bytes, blocks_for, blocks_within
-from engine.memory.cpu import HUGE_PAGE
+from engine.chunk import StepBudget
+from engine.info import AnyConfig, served_dtype, served_length
+from engine.kv_cache import KVCache
+from engine.kv_memory import KVMemory
+from engine.memory.system import system
 from engine.models.config import ModelConfig
-from engine.models.decoder import Decoder, decoder_parameters
-from engine.models.rope import rope_table
+from engine.models.decoder import Decoder
+from engine.models.encoder import canonical, encoder_parameters
+from engine.models.encoder_config import EncoderConfig
+from engine.models.parameters import decoder_parameters
+from engine.models.pooling import dense_parameters
+from engine.models.tensor_names import decoder_tensors
 from engine.runner import Runner
 from engine.scheduler import Scheduler
+from engine.sentence import dense_shards
 from engine.types import EngineOptions
 from engine.weights import Layout, Weights
 
@@ -26,7 +34,9 @@ if TYPE_CHECKING:
     from engine.device import Device
     from engine.memory.arena import Arena
 
-_PREFILL_CHUNK = 256
+QUIET_SHARE = 8
+"""One part in so many of what the device may hold may be KV that is kept only in case a prompt begins with
+it, while nothing runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +50,18 @@ class Model:
     arenas: tuple[Arena, Arena]
 
 
-def make_layout(checkpoint: Checkpoint, config: ModelConfig, options: EngineOptions) -> Layout:
+def make_layout(checkpoint: Checkpoint, config: AnyConfig, options: EngineOptions) -> Layout:
     """Reads the headers of the checkpoint's files. Raises CheckpointError."""
-    dtype = getattr(torch, served_dtype(config, options))
-    return Layout(decoder_parameters(config), checkpoint.read_shards(), dtype)
+    shards = checkpoint.read_shards()
+    if isinstance(config, EncoderConfig):
+        parameters, shards = encoder_parameters(config), [canonical(shard) for shard in shards]
+    else:
+        parameters = decoder_parameters(config)
+        shards = [decoder_tensors(shard, tied=config.tied_embeddings) for shard in shards]
+    if config.sentence:
+        parameters += dense_parameters(config.sentence)
+        shards += dense_shards(checkpoint, config.sentence)
+    return Layout(parameters, shards, getattr(torch, served_dtype(config, options)))
 
 
 def build_model(checkpoint: Checkpoint, config: ModelConfig, options: EngineOptions, device: Device) -> Model:
@@ -51,27 +69,23 @@ def build_model(checkpoint: Checkpoint, config: ModelConfig, options: EngineOpti
     layout = make_layout(checkpoint, config, options)
     length = served_length(config, options)
     weights_arena = device.make_arena(layout.nbytes)
-    kv_arena, blocks = _reserve_kv(config, options, layout.dtype, length, device)
     shape = (config.num_layers, config.num_kv_heads, config.head_dim)
-    kv = KVCache(kv_arena, shape, layout.dtype, blocks, device.caches)
-    rope = rope_table(config.rope, config.head_dim, length, layout.dtype).to(device.torch_device)
-    decoder = Decoder(config, layout.views(weights_arena.tensor), rope)
+    blocks = options.max_running * blocks_for(length)
+    memory = KVMemory(device.make_arena, shape, layout.dtype, blocks, options.kv_limit)
+    caching = options.prefix_cache
+    kv = KVCache(memory, device.caches, caching=caching, quiet_limit=_quiet_limit(device))
+    decoder = Decoder(config, layout.views(weights_arena.tensor), device.torch_device)
     return Model(
-        weights=Weights(layout, weights_arena),
+        weights=Weights(layout, weights_arena, decoder.linears),
         kv=kv,
-        scheduler=Scheduler(kv, options.max_running, _PREFILL_CHUNK),
+        scheduler=Scheduler(kv, options.max_running, StepBudget(), config.prompt_variant),
         runner=Runner(decoder, kv, device.torch_device),
-        residue=rope.nbytes,
-        arenas=(weights_arena, kv_arena),
+        residue=decoder.nbytes,
+        arenas=(weights_arena, memory.arena),
     )
 
 
-def _reserve_kv(
-    config: ModelConfig, options: EngineOptions, dtype: torch.dtype, length: int, device: Device
-) -> tuple[Arena, int]:
-    """Address space for the most that could be used, and how many blocks that is."""
-    nbytes = config.kv_elements_per_token * dtype.itemsize * BLOCK_SIZE
-    blocks = options.max_running * blocks_for(length)
-    if options.kv_limit is not None:
-        blocks = min(blocks, blocks_within(options.kv_limit, nbytes, HUGE_PAGE))
-    return device.make_arena(arena_bytes(nbytes, max(1, blocks), HUGE_PAGE)), max(1, blocks)
+def _quiet_limit(device: Device) -> int:
+    """Bytes."""
+    limit = device.budget.limit
+    return (system.state().total if limit is None else limit) // QUIET_SHARE

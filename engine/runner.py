@@ -2,15 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence as ListLike
+from dataclasses import dataclass, field
 
 import torch
 
 from engine.attention import make_plan
 from engine.kv_cache import KVCache
+from engine.logprobs import token_logprobs
 from engine.models.decoder import Decoder
-from engine.sampler import SampleRow, sample
+from engine.sampler import Sampled, SampleRow, sample
 from engine.scheduler import Scheduled
+from engine.sequence import Sequence
+
+_SCORED = 64
+"""Rows of a prompt whose logits are held at a time: 39 MB at a vocabulary of 152,000."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The tokens of a step, one after the other, and which of their rows are of interest."""
+
+    tokens: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    prompt_lengths: list[int] = field(default_factory=list)
+    spans: list[tuple[int, int, list[int]]] = field(default_factory=list)
+    scored: list[int] = field(default_factory=list)
+    """Rows that tell the log probability of a prompt's next token."""
+    targets: list[tuple[Sequence, int]] = field(default_factory=list)
+    """For each of these, whose prompt, and that token."""
+    sampled: list[int] = field(default_factory=list)
+    """Rows that the next tokens are drawn from."""
+    samples: list[SampleRow] = field(default_factory=list)
+
+    def add(self, sequence: Sequence, count: int) -> None:
+        first, stop = sequence.computed, sequence.computed + count
+        offset = len(self.tokens) - first
+        self.tokens += sequence.token_ids[first:stop]
+        self.positions += range(first, stop)
+        self.prompt_lengths += [sequence.prompt_length] * count
+        self.spans.append((first, count, sequence.blocks))
+        if sequence.needs_prompt_logits:
+            for position in range(len(sequence.prompt_logprobs) - 1, min(stop, sequence.prompt_length - 1)):
+                self.scored.append(offset + position)
+                self.targets.append((sequence, sequence.token_ids[position + 1]))
+        if stop == len(sequence.token_ids):
+            self.sampled.append(offset + stop - 1)
+            self.samples.append(_sample_row(sequence, stop))
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,43 +58,49 @@ class Runner:
     device: torch.device
 
     @torch.inference_mode()
-    def step(self, scheduled: Scheduled) -> list[int | None]:
+    def step(self, scheduled: Scheduled) -> list[Sampled | None]:
         """Compute the scheduled tokens; per sequence its next token, None while its prompt is unfinished."""
-        tokens: list[int] = []
-        positions: list[int] = []
-        spans = []
-        rows: list[int] = []
-        samples: list[SampleRow] = []
+        batch = _Batch()
         for sequence, count in scheduled:
-            first, stop = sequence.computed, sequence.computed + count
-            tokens += sequence.token_ids[first:stop]
-            positions += range(first, stop)
-            spans.append((first, count, sequence.blocks))
-            if stop == len(sequence.token_ids):
-                rows.append(len(tokens) - 1)
-                samples.append(
-                    SampleRow(sequence.params, sequence.seed, stop, sequence.banned, sequence.token_ids)
-                )
-        logits = self._forward(tokens, positions, spans, rows)
-        drawn = iter(sample(logits, samples) if samples else ())
-        result: list[int | None] = []
+            batch.add(sequence, count)
+        hidden = self._hidden(batch)
+        self._score(batch.targets, hidden[: len(batch.targets)])
+        logits = self.decoder.logits(hidden[len(batch.targets) :])
+        drawn = iter(sample(logits, batch.samples) if batch.samples else ())
+        result: list[Sampled | None] = []
         for sequence, count in scheduled:
             sequence.computed += count
             result.append(next(drawn) if sequence.computed == len(sequence.token_ids) else None)
         return result
 
-    def _forward(
-        self,
-        tokens: list[int],
-        positions: list[int],
-        spans: list[tuple[int, int, list[int]]],
-        rows: list[int],
-    ) -> torch.Tensor:
-        """Logits of ``rows``, float32 [rows, vocabulary]."""
-        return self.decoder.forward(
-            torch.tensor(tokens, device=self.device),
-            torch.tensor(positions, device=self.device),
-            make_plan(spans, self.device),
+    def _hidden(self, batch: _Batch) -> torch.Tensor:
+        """Of the rows of interest, those to be scored first."""
+        return self.decoder.hidden(
+            torch.tensor(batch.tokens, device=self.device),
+            torch.tensor(batch.positions, device=self.device),
+            torch.tensor(batch.prompt_lengths, device=self.device),
+            make_plan(batch.spans, self.device),
             self.kv.layers,
-            torch.tensor(rows, dtype=torch.int64, device=self.device),
+            torch.tensor(batch.scored + batch.sampled, dtype=torch.int64, device=self.device),
         )
+
+    def _score(self, targets: ListLike[tuple[Sequence, int]], hidden: torch.Tensor) -> None:
+        """Add to the log probabilities of prompts, piece by piece."""
+        for start in range(0, len(targets), _SCORED):
+            piece = targets[start : start + _SCORED]
+            logits = self.decoder.logits(hidden[start : start + _SCORED])
+            token_ids = torch.tensor([token for _, token in piece], device=self.device)
+            tops = [sequence.params.prompt_logprobs or 0 for sequence, _ in piece]
+            for (sequence, _), logprob in zip(piece, token_logprobs(logits, token_ids, tops), strict=True):
+                sequence.prompt_logprobs.append(logprob)
+
+
+def _sample_row(sequence: Sequence, position: int) -> SampleRow:
+    return SampleRow(
+        params=sequence.params,
+        seed=sequence.seed,
+        position=position,
+        history=sequence.history,
+        matcher=sequence.matcher,
+        banned=sequence.banned,
+    )

@@ -1,29 +1,42 @@
 """Who runs in the next step, and with how many tokens.
 
 Continuous batching (Yu et al., 2022) with chunked prefill (Agrawal et al., 2023): every running sequence
-decodes one token a step, what is left of the step's tokens goes to prompts, first come first served. When
-blocks run out the sequence that came last gives its own up and is recomputed later; nothing is lost.
+decodes one token a step, beside it prompts are computed as far as the step's budget goes, first come first
+served. When blocks run out the sequence that came last gives its own up and is recomputed later; nothing is
+lost, and what nobody else needed meanwhile is found again in the prefix cache.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from typing import Final
 
-from engine.kv_cache import KVCache, blocks_for
+from engine.blocks import BLOCK_SIZE, blocks_for
+from engine.chunk import StepBudget
+from engine.kv_cache import KVCache
 from engine.sequence import Sequence
 from engine.types import OutOfMemory
 
 Scheduled = list[tuple[Sequence, int]]
 """Sequences and how many of their tokens the step computes."""
 
+_ROOM_AHEAD: Final = 1024
+"""Tokens of an answer for which consecutive blocks are kept free. An answer may be as long as the context
+is, but few are, and wide gaps between sequences leave chunks of memory half used."""
+
 
 class Scheduler:
     """Owns the queues and decides on blocks. Lives on the device's worker thread."""
 
-    def __init__(self, kv: KVCache, max_running: int, prefill_chunk: int) -> None:
+    def __init__(
+        self, kv: KVCache, max_running: int, budget: StepBudget, prompt_variant: Callable[[int], int]
+    ) -> None:
+        """``prompt_variant``: from a prompt's length; keys are shared within a variant only."""
         self._kv = kv
+        self._prompt_variant = prompt_variant
         self._max_running = max_running
-        self._prefill_chunk = prefill_chunk
+        self.budget = budget
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
 
@@ -31,57 +44,99 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self.waiting or self.running)
 
+    @property
+    def sequences(self) -> list[Sequence]:
+        """All that have not finished."""
+        queued = [*self.running, *self.waiting]
+        return queued + [follower for sequence in queued for follower in sequence.followers]
+
     def add(self, sequence: Sequence) -> None:
+        """Its followers wait for its prompt."""
         self.waiting.append(sequence)
 
     def schedule(self) -> Scheduled:
         """The next step. Raises OutOfMemory when nothing runs and there is no room for ``waiting[0]``."""
         scheduled: Scheduled = []
-        budget = self._prefill_chunk
-        # A sequence is decoding when all but its last token is computed; those go first.
-        for sequence in sorted(self.running, key=lambda s: len(s.token_ids) - s.computed > 1):
-            if sequence not in self.running:
-                continue  # preempted for one before it
-            count = self._chunk(sequence)
-            if (count == 1 or budget > 0) and self._make_room(sequence, sequence.computed + count, scheduled):
-                scheduled.append((sequence, count))
-                budget -= count if count > 1 else 0
-        while self.waiting and len(self.running) < self._max_running and budget > 0:
-            sequence = self.waiting[0]
-            count = self._chunk(sequence)
-            try:
-                # For all of its tokens: one that starts can finish its prompt, or would start over and over.
-                self._allocate(sequence, len(sequence.token_ids))
-            except OutOfMemory:
-                if self.running:
-                    break
-                raise
-            self.running.append(self.waiting.popleft())
-            scheduled.append((sequence, count))
-            budget -= count
-        return scheduled
+        for sequence in [one for one in self.running if one.left == 1]:
+            if sequence in self.running and self._make_room(sequence, scheduled):
+                scheduled.append((sequence, 1))
+        return scheduled + self._prefills(self.budget.prefill_tokens(len(scheduled)))
+
+    def computed(self, scheduled: Scheduled) -> None:
+        """The step has been made: its full blocks can be found, and who waited for a prompt can go on."""
+        for sequence, count in scheduled:
+            full = range((sequence.computed - count) // BLOCK_SIZE, sequence.computed // BLOCK_SIZE)
+            if full:
+                variant = self._prompt_variant(sequence.prompt_length)
+                self._kv.pool.publish(sequence.blocks, sequence.token_ids, full, variant)
+            if sequence.computed >= sequence.prompt_length:
+                self._release_followers(sequence)
 
     def finish(self, sequence: Sequence) -> None:
-        """Forget a sequence, wherever it is; its blocks are free."""
+        """Forget a sequence, wherever it is, and its blocks. The first of those who wait for its prompt
+        computes it for the others."""
         self._release(sequence)
         if sequence in self.running:
             self.running.remove(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
+        if sequence.followers:
+            first, *first.followers = sequence.followers
+            sequence.followers = []
+            self.waiting.appendleft(first)
 
-    def _chunk(self, sequence: Sequence) -> int:
-        """Tokens for the sequence's next step. Chunks end at fixed positions of the prompt, whatever else is
-        in the step (which may so exceed its budget by a part of one), because kernels round differently
-        for other cuts and an answer should not depend on its neighbours."""
-        left = len(sequence.token_ids) - sequence.computed
-        return min(left, self._prefill_chunk - sequence.computed % self._prefill_chunk)
+    def _prefills(self, budget: int) -> Scheduled:
+        """Prompts and how much of each. All but the last chunk of one are whole blocks."""
+        scheduled: Scheduled = []
+        for sequence in self.running:
+            if sequence.left > 1 and (count := _chunk(sequence, budget)):
+                scheduled.append((sequence, count))
+                budget -= count
+        while self.waiting and len(self.running) < self._max_running and budget > 0:
+            sequence = self.waiting[0]
+            if not self._admit(sequence):
+                break
+            self.running.append(self.waiting.popleft())
+            if not (count := _chunk(sequence, budget)):
+                break
+            scheduled.append((sequence, count))
+            budget -= count
+        return scheduled
 
-    def _make_room(self, sequence: Sequence, tokens: int, scheduled: Scheduled) -> bool:
-        """Blocks for a running sequence, taken from the latest comers if need be."""
+    def _admit(self, sequence: Sequence) -> bool:
+        """Blocks for all of its tokens: one that starts can finish its prompt, or would start over and over.
+        Raises OutOfMemory when nobody runs who would give some back."""
+        pool = self._kv.pool
+        if not sequence.blocks and not sequence.needs_prompt_logits:
+            # All but the last token, of which the logits at least are needed.
+            variant = self._prompt_variant(sequence.prompt_length)
+            found = pool.match(sequence.token_ids[:-1], variant)
+            pool.hold(found)
+            sequence.begin_with(found)
+        while True:
+            try:
+                self._allocate(sequence, len(sequence.token_ids))
+                return True
+            except OutOfMemory:
+                if self.running or not self._take_from_waiting(sequence):
+                    self._release(sequence)
+                    if not self.running:
+                        raise
+                    return False
+
+    def _take_from_waiting(self, needy: Sequence) -> bool:
+        """Blocks that the last in the queue has in common with others; False when nobody has any."""
+        victim = next((one for one in reversed(self.waiting) if one.blocks and one is not needy), None)
+        if victim:
+            self._release(victim)
+        return victim is not None
+
+    def _make_room(self, sequence: Sequence, scheduled: Scheduled) -> bool:
+        """A block for a running sequence's next token, taken from the latest comers if need be."""
         taken = {id(other) for other, _ in scheduled}
         while True:
             try:
-                self._allocate(sequence, tokens)
+                self._allocate(sequence, len(sequence.token_ids))
                 return True
             except OutOfMemory:
                 victim = next(s for s in reversed(self.running) if id(s) not in taken)
@@ -92,7 +147,20 @@ class Scheduler:
     def _allocate(self, sequence: Sequence, tokens: int) -> None:
         missing = blocks_for(tokens) - len(sequence.blocks)
         if missing > 0:
-            sequence.blocks += self._kv.allocate(missing)
+            ahead = min(sequence.longest, tokens + _ROOM_AHEAD)
+            room = blocks_for(ahead) - len(sequence.blocks)
+            after = sequence.blocks[-1] if sequence.blocks else None
+            sequence.blocks += self._kv.allocate(missing, after=after, room=room)
+
+    def _release_followers(self, leader: Sequence) -> None:
+        """They go on with the prompt's full blocks, and compute the rest of it, a token at least."""
+        shared = leader.blocks[: (leader.prompt_length - 1) // BLOCK_SIZE]
+        for follower in reversed(leader.followers):
+            self._kv.pool.hold(shared)
+            follower.begin_with(shared)
+            follower.cached_tokens = leader.cached_tokens
+            self.waiting.appendleft(follower)
+        leader.followers = []
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
@@ -100,6 +168,9 @@ class Scheduler:
         self.waiting.appendleft(sequence)
 
     def _release(self, sequence: Sequence) -> None:
-        self._kv.free(sequence.blocks)
-        sequence.blocks = []
-        sequence.computed = 0
+        self._kv.pool.release(sequence.blocks)
+        sequence.begin_with([])
+
+
+def _chunk(sequence: Sequence, budget: int) -> int:
+    return sequence.left if sequence.left <= budget else budget // BLOCK_SIZE * BLOCK_SIZE

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import tokenizers
@@ -13,6 +15,18 @@ _CONTEXT = 6
 _HALF = 3
 """Most tokens of a character that is not complete: it has four bytes at most."""
 _REPLACEMENT = "\ufffd"
+_BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The characters that byte-level vocabularies write bytes with, those that can be printed as they are
+    (Radford et al., 2019)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+_BYTE_OF = _byte_alphabet()
 
 
 class Tokenizer:
@@ -25,6 +39,11 @@ class Tokenizer:
             raise CheckpointError(f"{path}: {error}", reason="tokenizer.json cannot be read") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+
+    def lowercase(self) -> None:
+        """From now on, lowercase what is encoded, before whatever else is done with it."""
+        steps = [tokenizers.normalizers.Lowercase(), self._tokenizer.normalizer]
+        self._tokenizer.normalizer = tokenizers.normalizers.Sequence([step for step in steps if step])
 
     @property
     def size(self) -> int:
@@ -42,6 +61,28 @@ class Tokenizer:
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What the token stands for, which may be half a character; a special token's name."""
+        token = self._tokenizer.id_to_token(token_id)
+        if token is None or token_id in self._added:
+            return (token or "").encode()
+        if self._byte_level:
+            return bytes(_BYTE_OF[char] for char in token)
+        if byte := _BYTE_TOKEN.fullmatch(token):
+            return bytes([int(byte[1], 16)])
+        return token.replace("▁", " ").encode()
+
+    def to_json(self) -> str:
+        return self._tokenizer.to_str()
+
+    @cached_property
+    def _added(self) -> frozenset[int]:
+        return frozenset(self._tokenizer.get_added_tokens_decoder())
+
+    @cached_property
+    def _byte_level(self) -> bool:
+        return "ByteLevel" in repr(self._tokenizer.decoder)
 
 
 class IncrementalDecoder:

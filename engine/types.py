@@ -208,7 +208,7 @@ class Footprint:
     weights: int = 0
     """Committed on the device (on a CPU: in RAM, asleep at level 1 too)."""
     packed: int = 0
-    """Second copies of weights in a layout that the device's kernels prefer."""
+    """How many of ``weights`` lie as the device's kernels prefer them, in their own place."""
     kv: int = 0
     host_copy: int = 0
     """Parked in host RAM. On a CPU device the weights of a level-1 sleeper are counted here *and* in
@@ -221,7 +221,7 @@ class Footprint:
     @property
     def device(self) -> int:
         """Everything on the device."""
-        return self.weights + self.packed + self.kv + self.residue
+        return self.weights + self.kv + self.residue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

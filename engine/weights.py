@@ -8,18 +8,22 @@ checkpoint tensor is one contiguous slice of the arena and filling it is a few l
 from __future__ import annotations
 
 import math
+import threading
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from engine.checkpoint import Shard, StoredTensor
+from engine.linear import Linear
 from engine.memory.arena import Arena
 from engine.memory.cpu import round_up
 from engine.reader import DTYPES, Reader, Slice
 from engine.types import CheckpointError
 
 _ALIGNMENT = 256
+_ANY = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +93,22 @@ def _find(
 class Weights:
     """The weights of one model: committed and filled, or released, at fixed addresses."""
 
-    def __init__(self, layout: Layout, arena: Arena) -> None:
+    def __init__(self, layout: Layout, arena: Arena, linears: Sequence[Linear] = ()) -> None:
+        """``linears`` are over the arena, and may be packed."""
         self._layout = layout
         self._arena = arena
+        self._linears = linears
+        self._plain: deque[Linear] = deque()
+        """Those that may yet be packed."""
+        self._lock = threading.Lock()
+        """Held while the bytes change."""
         self._span = round_up(layout.nbytes, arena.granularity)
         self._reader = Reader(arena.tensor)
         self.resident = False
+
+    def views(self) -> dict[str, torch.Tensor]:
+        """The parameters; their memory is there while ``resident``."""
+        return self._layout.views(self._arena.tensor)
 
     @property
     def done(self) -> int:
@@ -109,14 +123,38 @@ class Weights:
     def fill(self) -> None:
         """Commit the range and read the files into it. Blocking; runs beside the device's worker.
         Raises OutOfMemory, CheckpointError; then nothing is held."""
-        with self._arena.commit(0, self._span):
+        with self._lock, self._arena.commit(0, self._span):
             self._reader.read(self._layout.shards, self._layout.slices, self._layout.dtype)
-        self.resident = True
+            self._plain = deque(layer for layer in self._linears if layer.packable)
+            self.resident = True
+
+    @property
+    def packed(self) -> int:
+        """Bytes of the weights that are laid out for the device's matmul, in their own place."""
+        return sum(layer.weight.nbytes for layer in self._linears if layer.packed)
+
+    def pack_next(self, most: int | None = None) -> bool:
+        """Lay out one more matrix, of at most so many bytes, for the device's matmul; False when there is
+        none, or this is not the time. For the device's worker."""
+        if not self._plain or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            layer = next((one for one in self._plain if one.weight.nbytes <= (most or _ANY)), None)
+            if layer is None or not layer.pack():
+                return False
+            self._plain.remove(layer)
+            return True
+        finally:
+            self._lock.release()
 
     def release(self) -> None:
-        if self.resident:
-            self.resident = False
-            self._arena.release(0, self._span)
+        with self._lock:
+            if self.resident:
+                self.resident = False
+                self._plain.clear()
+                self._arena.release(0, self._span)
+                for layer in self._linears:
+                    layer.emptied()
 
     def adopt(self, layout: Layout) -> None:
         """Take ``layout``'s files as the source from now on; if resident, read them in.

@@ -12,10 +12,12 @@ from gateway.api.access import Access
 from gateway.api.chat_completions import chat_completions
 from gateway.api.client import Abortable
 from gateway.api.completions import completions
+from gateway.api.embeddings import embeddings
 from gateway.api.errors import handle_exception
 from gateway.api.health import get_version, health, ready
 from gateway.api.keys import KeyGuard
 from gateway.api.models import get_model, list_models
+from gateway.api.prefix_cache import reset_prefix_cache
 from gateway.api.request_id import RequestIds
 from gateway.api.sleep import is_sleeping, sleep, wake_up
 from gateway.api.status import get_status
@@ -38,11 +40,13 @@ def create_app(fleet: Fleet, config: Config) -> Litestar:
         route_handlers=[
             chat_completions,
             completions,
+            embeddings,
             list_models,
             get_model,
             sleep,
             wake_up,
             is_sleeping,
+            reset_prefix_cache,
             health,
             ready,
             get_version,

@@ -84,6 +84,7 @@ class ModelConfig:
             dtype=self.dtype,
             max_model_len=self.max_model_len,
             max_running=self.max_running,
+            prefix_cache=self.prefix_cache,
             revision=self.revision,
         )
 

@@ -8,32 +8,38 @@ answer repeats the prompt after the model's greeting, so tests can tell whose an
 from __future__ import annotations
 
 import asyncio
+import json
+from array import array
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from engine import (
     ALL_TAGS,
     CheckpointError,
+    Constraint,
     Delta,
     EngineOptions,
     Estimate,
     Footprint,
     GenerateRequest,
+    Grammar,
+    Kind,
     Level,
     MemoryState,
     ModelInfo,
     OutOfMemory,
     Progress,
+    RequestError,
     SamplingParams,
     Tag,
     TransitionReport,
 )
 
 MIB = 2**20
-Step = Literal["open", "estimate", "load", "wake", "sleep", "generate", "trim_kv"]
+Step = Literal["open", "estimate", "load", "wake", "sleep", "generate", "embed", "trim_kv"]
 Sleeper = Callable[[float], Awaitable[None]]
 
 CHAT_TEMPLATE = (
@@ -59,6 +65,9 @@ class FakeSpec:
     chat_template: str | None = CHAT_TEMPLATE
     special_tokens: dict[str, str] = field(default_factory=lambda: {"bos_token": "<s>", "eos_token": "</s>"})
     sampling_defaults: dict[str, float] = field(default_factory=dict)
+    kind: Kind = "generate"
+    embedding_size: int | None = None
+    matryoshka: bool = False
     failures: dict[Step, list[Exception]] = field(default_factory=lambda: defaultdict(list))
     """To be raised by the next calls of a step, one each. A failing wake fails half-way, ``generate`` after
     its first token."""
@@ -119,6 +128,11 @@ class FakeBackend:
         return self.specs[path]
 
 
+@dataclass(frozen=True, slots=True)
+class FakeGrammar:
+    constraint: Constraint
+
+
 class FakeEngine:
     def __init__(self, name: str, spec: FakeSpec, backend: FakeBackend, options: EngineOptions) -> None:
         self.name = name
@@ -141,7 +155,7 @@ class FakeEngine:
     @property
     def info(self) -> ModelInfo:
         return ModelInfo(
-            kind="generate",
+            kind=self.spec.kind,
             architecture="FakeForCausalLM",
             dtype="float32",
             max_model_len=min(self.options.max_model_len or self.spec.max_model_len, self.spec.max_model_len),
@@ -150,6 +164,8 @@ class FakeEngine:
             chat_template=self.spec.chat_template,
             special_tokens=self.spec.special_tokens,
             sampling_defaults=self.spec.sampling_defaults,
+            embedding_size=self.spec.embedding_size,
+            matryoshka=self.spec.matryoshka,
         )
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
@@ -157,6 +173,19 @@ class FakeEngine:
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         return bytes(token_ids).decode(errors="replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return bytes([token_id])
+
+    def compile(self, constraint: Constraint) -> Grammar:
+        """What is malformed is so to this engine, too: JSON that is none, or a parenthesis left open."""
+        try:
+            json.loads(constraint.value if constraint.kind == "json_schema" else "{}")  # type: ignore[arg-type]
+        except ValueError as error:
+            raise RequestError(f"the constraint is malformed: {error}") from None
+        if constraint.kind in ("regex", "grammar") and "(" in constraint.value:
+            raise RequestError("the constraint is malformed: a parenthesis is open")
+        return FakeGrammar(constraint)
 
     async def load(self) -> None:
         async with self._transition("load"):
@@ -209,7 +238,7 @@ class FakeEngine:
         try:
             answer = self.spec.reply.format(name=self.name) + self.decode(request.prompt_ids)
             async for delta in self._stream(answer, request.sampling):
-                yield [delta]
+                yield [replace(delta, index=index) for index in range(request.n)]
         finally:
             self.running -= 1
 
@@ -227,6 +256,23 @@ class FakeEngine:
             raise_next(self.spec, "generate")
         if not shown:
             yield Delta(finish_reason="stop")
+
+    async def embed(
+        self, inputs: Sequence[Sequence[int]], dimensions: int | None = None
+    ) -> list[array[float]]:
+        """Of each input its first token's id, again and again."""
+        self._insist(self.tags == ALL_TAGS and self.moving in (None, "trim_kv"), "embed while not awake")
+        self.calls.append("embed")
+        self.running += 1
+        try:
+            await self._backend.sleep(self.spec.token_seconds)
+            raise_next(self.spec, "embed")
+            return [array("f", [ids[0]] * (dimensions or self.spec.embedding_size or 0)) for ids in inputs]
+        finally:
+            self.running -= 1
+
+    async def reset_prefix_cache(self) -> None:
+        self.calls.append("reset_prefix_cache")
 
     async def trim_kv(self) -> int:
         async with self._transition("trim_kv"):

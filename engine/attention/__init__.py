@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from engine.attention.cpu import attend, write_kv
-from engine.attention.plan import AttentionPlan, DecodeGroup, PrefillSpan, make_plan
+from engine.attention.plan import AttentionPlan, AttentionSpec, Span, make_plan
 
-__all__ = ["AttentionPlan", "DecodeGroup", "PrefillSpan", "attend", "make_plan", "write_kv"]
+__all__ = ["AttentionPlan", "AttentionSpec", "Span", "attend", "make_plan", "write_kv"]

@@ -6,7 +6,7 @@ valid throughout. Touching a part that is not committed is a bug that the lifecy
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -34,6 +34,9 @@ class Arena(Protocol):
         """Back a range with memory; the body fills it. If the body raises, the memory goes back.
         Raises OutOfMemory, having taken nothing."""
 
+    def commit_all(self, ranges: Sequence[tuple[int, int]]) -> AbstractContextManager[None]:
+        """The same for several ranges, each (offset, length), at once."""
+
     def release(self, offset: int, length: int) -> None:
         """Give the memory behind a range back to the system; its contents are gone."""
 
@@ -41,5 +44,7 @@ class Arena(Protocol):
         """Give the range itself back. No tensor over it may be touched again."""
 
 
-ArenaFactory = Callable[[int], Arena]
-"""Makes an arena of at least so many bytes on one device."""
+class ArenaFactory(Protocol):
+    def __call__(self, size: int, granularity: int | None = None, /) -> Arena:
+        """An arena of at least ``size`` bytes on one device; ``granularity``: as small as this, where the
+        device has such pages, None: what is best for large pieces."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -20,7 +20,7 @@ HUGE_PAGE = 2 * 2**20
 
 _PROT_READ, _PROT_WRITE = 1, 2
 _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x20, 0x4000
-_MADV_DONTNEED, _MADV_HUGEPAGE = 4, 14
+_MADV_DONTNEED, _MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 4, 14, 15
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -46,29 +46,41 @@ class CpuArena:
     """See ``Arena``. The mapping lives until the process ends or ``close``: tensors may outlive the engine
     by a moment, addresses must not be reused under them."""
 
-    granularity = HUGE_PAGE
-
-    def __init__(self, size: int, memory: SystemMemory = system, budget: Budget | None = None) -> None:
-        self.size = round_up(max(size, 1), HUGE_PAGE)
+    def __init__(
+        self,
+        size: int,
+        granularity: int | None = None,
+        *,
+        memory: SystemMemory = system,
+        budget: Budget | None = None,
+    ) -> None:
+        self.granularity = granularity or HUGE_PAGE
+        self.size = round_up(max(size, 1), self.granularity)
         self.committed = 0
         self._memory = memory
         self._budget = budget or Budget()
         self._mapped = self.size + HUGE_PAGE
         self._base = _reserve(self._mapped)
         self.address = round_up(self._base, HUGE_PAGE)
-        self._advise(0, self.size, _MADV_HUGEPAGE)
+        huge = self.granularity % HUGE_PAGE == 0
+        self._advise(0, self.size, _MADV_HUGEPAGE if huge else _MADV_NOHUGEPAGE)
         buffer = (ctypes.c_char * self.size).from_address(self.address)
         self.tensor = torch.frombuffer(buffer, dtype=torch.uint8)
 
+    def commit(self, offset: int, length: int) -> AbstractContextManager[None]:
+        return self.commit_all([(offset, length)])
+
     @contextmanager
-    def commit(self, offset: int, length: int) -> Iterator[None]:
-        with self._memory.claim(length):
-            self._budget.take(length)
-            self.committed += length
+    def commit_all(self, ranges: Sequence[tuple[int, int]]) -> Iterator[None]:
+        total = sum(length for _, length in ranges)
+        with self._memory.claim(total):
+            self._budget.take(total)
+            self.committed += total
             try:
                 yield
             except BaseException:
-                self.release(offset, length)
+                for offset, length in ranges:
+                    self.release(offset, length)
                 raise
 
     def release(self, offset: int, length: int) -> None:

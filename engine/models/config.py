@@ -1,7 +1,8 @@
-"""config.json, read into one shape for all families and both dialects.
+"""config.json, read into one shape for all families of decoders and both dialects.
 
 transformers 5 writes ``rope_parameters``, ``dtype`` and ``layer_types``; most files in the world have
-``rope_theta``, ``rope_scaling`` and ``torch_dtype``. No torch in here: an estimate needs none.
+``rope_theta``, ``rope_scaling``, ``torch_dtype`` and rules for which layers slide. What a file leaves out is
+what transformers' class for that family takes. No torch in here: an estimate needs none.
 """
 
 from __future__ import annotations
@@ -10,35 +11,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from engine.models.families import FAMILIES, Family
+from engine.models.encoder_config import ENCODERS
+from engine.models.experts_config import ExpertsConfig, sparse_layers
+from engine.models.families import FAMILIES, HEADLESS, WRAPPERS
+from engine.models.family import Family
+from engine.models.layer_types import FULL, SLIDING, rotated_layers
+from engine.models.rope_config import RopeConfig, parse_ropes
+from engine.sentence import SentenceConfig
 from engine.types import CheckpointError
 
-ROPE_PARAMETERS: dict[str, tuple[str, ...]] = {
-    "default": (),
-    "linear": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-}
-"""The rope scalings that are served, and what each must give."""
+ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh")
 
 
 @dataclass(frozen=True, slots=True)
-class RopeConfig:
-    theta: float
-    type: str
-    parameters: Mapping[str, float]
-
-    @classmethod
-    def parse(cls, config: Mapping[str, Any]) -> RopeConfig:
-        """Raises CheckpointError for a scaling that is not served."""
-        given = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        kind = given.get("rope_type") or given.get("type") or "default"
-        if kind not in ROPE_PARAMETERS:
-            _refuse(f"rope scaling {kind!r} (known: {', '.join(ROPE_PARAMETERS)})")
-        partial = given.get("partial_rotary_factor") or config.get("partial_rotary_factor")
-        if partial and float(partial) != 1.0:
-            _refuse("partial_rotary_factor")
-        theta = given.get("rope_theta", config.get("rope_theta", 10_000.0))
-        return cls(float(theta), kind, {name: float(given[name]) for name in ROPE_PARAMETERS[kind]})
+class LayerConfig:
+    rope: str | None
+    """Which of ``ModelConfig.ropes``; None: no rotation."""
+    window: int | None
+    """How many positions a token sees, itself included; None: all before it."""
+    sparse: bool
+    """Experts in place of one MLP."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +39,7 @@ class ModelConfig:
 
     architecture: str
     family: Family
+    has_head: bool
     dtype: str
     vocab_size: int
     hidden_size: int
@@ -55,71 +48,154 @@ class ModelConfig:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    layers: tuple[LayerConfig, ...]
+    experts: ExpertsConfig | None
+    ropes: Mapping[str, RopeConfig]
     norm_eps: float
-    rope: RopeConfig
-    attention_bias: bool
+    activation: str
+    qkv_bias: bool
+    output_bias: bool
     mlp_bias: bool
     tied_embeddings: bool
     max_position: int
+    attention_scale: float
+    attention_softcap: float | None
+    embedding_scale: float
+    residual_scale: float
+    logits_divisor: float
+    logits_softcap: float | None
+    sentence: SentenceConfig | None = None
+    """Of a model that embeds."""
 
     @property
     def kv_elements_per_token(self) -> int:
         """Keys and values of all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim
 
+    def prompt_variant(self, length: int) -> int:
+        """Keys are the same for the same tokens only among prompts of one variant, see ``RopeConfig``."""
+        return max(rope.prompt_variant(length) for rope in self.ropes.values())
+
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> ModelConfig:
         """Raises CheckpointError for an unknown architecture or a feature that is not served."""
         try:
             architecture, family = _family(config)
-            _refuse_unserved(config)
-            hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-            parsed = cls(
-                architecture=architecture,
-                family=family,
-                dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
-                vocab_size=int(config["vocab_size"]),
-                hidden_size=hidden,
-                intermediate_size=int(config["intermediate_size"]),
-                num_layers=int(config["num_hidden_layers"]),
-                num_heads=heads,
-                num_kv_heads=int(config.get("num_key_value_heads") or heads),
-                head_dim=int(config.get("head_dim") or hidden // heads),
-                norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-                rope=RopeConfig.parse(config),
-                attention_bias=bool(config.get("attention_bias", False)),
-                mlp_bias=bool(config.get("mlp_bias", False)),
-                tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-                max_position=int(config.get("max_position_embeddings", 2048)),
-            )
-        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+            if architecture in WRAPPERS:
+                config = _text_config(config)
+            _refuse_unserved(config, family)
+            parsed = _parse(config, architecture, family)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            why = str(error) if type(error) is ValueError else repr(error)
             raise CheckpointError(
-                f"config.json: {error!r}", reason="config.json is incomplete or malformed"
+                f"config.json: {why}", reason=f"config.json is malformed or not supported: {why}"
             ) from error
         _refuse_impossible(parsed)
         return parsed
 
 
+def _parse(config: Mapping[str, Any], architecture: str, family: Family) -> ModelConfig:
+    known = {name: config.get(name, default) for name, default in family.defaults.items()}
+    hidden, heads = int(known["hidden_size"]), int(known["num_attention_heads"])
+    head_dim = int(known["head_dim"] or hidden // heads)
+    ropes = parse_ropes(config, known, family, head_dim)
+    longest = int(known["max_position_embeddings"])
+    attention_bias = bool(known.get("attention_bias"))
+    query_size = known.get("query_pre_attn_scalar", head_dim)
+    return ModelConfig(
+        architecture=architecture,
+        family=family,
+        has_head=architecture not in HEADLESS,
+        dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+        vocab_size=int(known["vocab_size"]),
+        hidden_size=hidden,
+        intermediate_size=int(known["intermediate_size"]),
+        num_layers=int(known["num_hidden_layers"]),
+        num_heads=heads,
+        num_kv_heads=int(known["num_key_value_heads"] or heads),
+        head_dim=head_dim,
+        layers=_layers(known, family),
+        experts=ExpertsConfig.parse(known),
+        ropes=ropes,
+        norm_eps=float(known["rms_norm_eps"]),
+        activation=_activation(known),
+        qkv_bias=bool(known.get("qkv_bias", family.qkv_bias)) or attention_bias,
+        output_bias=attention_bias,
+        mlp_bias=bool(known.get("mlp_bias")),
+        tied_embeddings=bool(known["tie_word_embeddings"]),
+        # Gemma 3's is the stretched length already.
+        max_position=max(longest, 0 if family.local_rope_theta else ropes[FULL].stretched_length),
+        attention_scale=float(known.get("attention_multiplier", float(query_size) ** -0.5)),
+        attention_softcap=_optional(known.get("attn_logit_softcapping")),
+        embedding_scale=float(
+            hidden**0.5 if family.scaled_embeddings else known.get("embedding_multiplier", 1.0)
+        ),
+        residual_scale=float(known.get("residual_multiplier", 1.0)),
+        logits_divisor=float(known.get("logits_scaling", 1.0)),
+        logits_softcap=_optional(known.get("final_logit_softcapping")),
+    )
+
+
 def _family(config: Mapping[str, Any]) -> tuple[str, Family]:
+    known = FAMILIES | HEADLESS
     architectures = config.get("architectures") or []
     for architecture in architectures:
-        if architecture in FAMILIES:
-            return architecture, FAMILIES[architecture]
+        if architecture in known:
+            return architecture, known[architecture]
+        if architecture in WRAPPERS:
+            kind = config["text_config"].get("model_type", WRAPPERS[architecture].name)
+            for family in FAMILIES.values():
+                if family.name == kind:
+                    return architecture, family
+            raise ValueError(f"a text model of type {kind!r}")
     named = ", ".join(map(str, architectures)) or "none named"
-    message = f"unknown architecture ({named}); known: {', '.join(FAMILIES)}"
+    message = f"unknown architecture ({named}); known: {', '.join((*FAMILIES, *WRAPPERS, *ENCODERS))}"
     raise CheckpointError(message, reason=message)
 
 
-def _refuse_unserved(config: Mapping[str, Any]) -> None:
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """That of a wrapper's text model, with what stands around it for all its parts."""
+    shared = ("dtype", "torch_dtype", "tie_word_embeddings", "quantization_config")
+    around = {name: config[name] for name in shared if config.get(name) is not None}
+    return {**config["text_config"], **around}
+
+
+def _layers(known: Mapping[str, Any], family: Family) -> tuple[LayerConfig, ...]:
+    kinds = family.layer_types(known)
+    if len(kinds) != known["num_hidden_layers"] or not {FULL, SLIDING}.issuperset(kinds):
+        raise ValueError(f"layer_types {kinds}")
+    window = known.get("sliding_window") if known.get("use_sliding_window", True) else None
+    if SLIDING in kinds and (window is None or int(window) < 1):
+        raise ValueError(f"layers that slide, with sliding_window {window}")
+    return tuple(
+        LayerConfig(kind if rotated else None, int(window) if window and kind == SLIDING else None, sparse)
+        for kind, rotated, sparse in zip(kinds, rotated_layers(known), sparse_layers(known), strict=True)
+    )
+
+
+def _activation(known: Mapping[str, Any]) -> str:
+    name = known.get("hidden_activation", known["hidden_act"])
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation {name!r} (known: {', '.join(ACTIVATIONS)})")
+    return str(name)
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _refuse_unserved(config: Mapping[str, Any], family: Family) -> None:
     """A feature that would silently give wrong numbers is an error."""
-    if config.get("quantization_config"):
-        _refuse("quantization_config")
-    if any(kind != "full_attention" for kind in config.get("layer_types") or []):
-        _refuse("layer_types other than full_attention")
-    if config.get("use_sliding_window"):
-        _refuse("use_sliding_window")
-    if config.get("hidden_act", "silu") != "silu":
-        _refuse(f"hidden_act {config['hidden_act']!r}")
+    for feature in ("quantization_config", "use_bidirectional_attention", "alibi", "attention_sinks"):
+        if config.get(feature):
+            raise ValueError(feature)
+    if config.get("is_causal") is False:
+        raise ValueError("is_causal false")
+    unknown = config.keys() - family.defaults.keys()
+    if "use_sliding_window" in unknown and config["use_sliding_window"]:
+        raise ValueError(f"use_sliding_window in a model of type {family.name}")
+    if "layer_types" in unknown and {FULL} != {*(config["layer_types"] or [FULL])}:
+        raise ValueError(f"layer_types in a model of type {family.name}")
 
 
 def _refuse_impossible(config: ModelConfig) -> None:

@@ -1,21 +1,257 @@
 """The families of checkpoints that the decoder serves: one short entry each.
 
-To add a family whose layers are those of the decoder, add an entry that says where it differs.
+To add a family whose layers are those of the decoder, add an entry that says where it differs, and what
+its config.json may leave out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
+
+from engine.models import layer_types
+from engine.models.experts_config import MIXTRAL_EXPERTS
+from engine.models.family import POST_NORMS, SANDWICH_NORMS, Family
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    name: str
-    qk_norm: bool = False
-    """An RMS norm over each head of queries and keys, before the rotation."""
+def _defaults(**values: Any) -> dict[str, Any]:
+    common = {
+        "vocab_size": 32_000,
+        "hidden_size": 4096,
+        "intermediate_size": 11_008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": None,
+        "head_dim": None,
+        "hidden_act": "silu",
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10_000.0,
+        "tie_word_embeddings": False,
+    }
+    return common | values
 
+
+def _qwen_defaults(**values: Any) -> dict[str, Any]:
+    common = _defaults(
+        vocab_size=151_936,
+        intermediate_size=22_016,
+        num_key_value_heads=32,
+        max_position_embeddings=32_768,
+        use_sliding_window=False,
+        sliding_window=4096,
+        max_window_layers=28,
+        layer_types=None,
+    )
+    return common | values
+
+
+def _qwen_moe_defaults(**values: Any) -> dict[str, Any]:
+    common = _defaults(
+        vocab_size=151_936,
+        hidden_size=2048,
+        intermediate_size=6144,
+        num_hidden_layers=24,
+        num_key_value_heads=4,
+        max_position_embeddings=32_768,
+        use_sliding_window=False,
+        sliding_window=4096,
+        decoder_sparse_step=1,
+        mlp_only_layers=None,
+        moe_intermediate_size=768,
+        num_experts=128,
+        num_local_experts=None,
+        num_experts_per_tok=8,
+        norm_topk_prob=False,
+    )
+    return common | values
+
+
+def _gemma_defaults(**values: Any) -> dict[str, Any]:
+    common = _defaults(
+        vocab_size=256_000,
+        hidden_size=2304,
+        intermediate_size=9216,
+        num_hidden_layers=26,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=256,
+        hidden_activation="gelu_pytorch_tanh",
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        attention_bias=False,
+        query_pre_attn_scalar=256,
+        sliding_window=4096,
+        sliding_window_pattern=2,
+        layer_types=None,
+        final_logit_softcapping=30.0,
+        attn_logit_softcapping=50.0,
+    )
+    return common | values
+
+
+LLAMA = Family(name="llama", defaults=_defaults(attention_bias=False, mlp_bias=False))
+MISTRAL = Family(
+    name="mistral",
+    layer_types=layer_types.all_alike,
+    defaults=_defaults(
+        intermediate_size=14_336,
+        num_key_value_heads=8,
+        max_position_embeddings=131_072,
+        sliding_window=4096,
+        layer_types=None,
+    ),
+)
+QWEN2 = Family(name="qwen2", qkv_bias=True, layer_types=layer_types.upper, defaults=_qwen_defaults())
+QWEN3 = Family(
+    name="qwen3",
+    qk_norm="head",
+    layer_types=layer_types.upper,
+    defaults=_qwen_defaults(head_dim=128, attention_bias=False),
+)
+GEMMA2 = Family(
+    name="gemma2",
+    norms=SANDWICH_NORMS,
+    norm_weight="one_plus",
+    scaled_embeddings=True,
+    layer_types=layer_types.pattern,
+    defaults=_gemma_defaults(),
+)
+GEMMA3 = Family(
+    name="gemma3_text",
+    norms=SANDWICH_NORMS,
+    norm_weight="one_plus",
+    qk_norm="head",
+    scaled_embeddings=True,
+    local_rope_theta=10_000.0,
+    layer_types=layer_types.pattern,
+    defaults=_gemma_defaults(
+        vocab_size=262_208,
+        max_position_embeddings=131_072,
+        rope_theta=1_000_000.0,
+        sliding_window_pattern=6,
+        final_logit_softcapping=None,
+        attn_logit_softcapping=None,
+    ),
+)
+PHI3 = Family(
+    name="phi3",
+    fused=True,
+    partial_rope=True,
+    rope_names={"su": "longrope", "yarn": "longrope"},
+    layer_types=layer_types.all_alike,
+    defaults=_defaults(
+        vocab_size=32_064,
+        hidden_size=3072,
+        intermediate_size=8192,
+        max_position_embeddings=4096,
+        original_max_position_embeddings=4096,
+        rms_norm_eps=1e-5,
+        sliding_window=None,
+        layer_types=None,
+    ),
+)
+OLMO2 = Family(
+    name="olmo2",
+    norms=POST_NORMS,
+    norm_weight="wide",
+    qk_norm="projection",
+    wide_rope=True,
+    defaults=_defaults(vocab_size=50_304, rms_norm_eps=1e-5, attention_bias=False),
+)
+GRANITE = Family(
+    name="granite",
+    defaults=_defaults(
+        attention_bias=False,
+        mlp_bias=False,
+        embedding_multiplier=1.0,
+        attention_multiplier=1.0,
+        residual_multiplier=1.0,
+        logits_scaling=1.0,
+    ),
+)
+SMOLLM3 = Family(
+    name="smollm3",
+    layer_types=layer_types.without_rope,
+    defaults=_defaults(
+        vocab_size=128_256,
+        hidden_size=2048,
+        num_hidden_layers=36,
+        num_attention_heads=16,
+        num_key_value_heads=4,
+        max_position_embeddings=32_768,
+        rope_theta=2_000_000.0,
+        tie_word_embeddings=True,
+        attention_bias=False,
+        mlp_bias=False,
+        use_sliding_window=False,
+        sliding_window=None,
+        no_rope_layers=None,
+        no_rope_layer_interval=4,
+        layer_types=None,
+    ),
+)
+MIXTRAL = Family(
+    name="mixtral",
+    experts=MIXTRAL_EXPERTS,
+    layer_types=layer_types.all_alike,
+    defaults=_defaults(
+        intermediate_size=14_336,
+        num_key_value_heads=8,
+        max_position_embeddings=131_072,
+        rms_norm_eps=1e-5,
+        rope_theta=1_000_000.0,
+        sliding_window=None,
+        layer_types=None,
+        num_experts=8,
+        num_local_experts=None,
+        num_experts_per_tok=2,
+    ),
+)
+QWEN2_MOE = Family(
+    name="qwen2_moe",
+    layer_types=layer_types.alternating,
+    defaults=_qwen_moe_defaults(
+        intermediate_size=5632,
+        num_attention_heads=16,
+        num_key_value_heads=16,
+        max_window_layers=28,
+        layer_types=None,
+        qkv_bias=True,
+        moe_intermediate_size=1408,
+        shared_expert_intermediate_size=5632,
+        num_experts_per_tok=4,
+        num_experts=60,
+    ),
+)
+QWEN3_MOE = Family(
+    name="qwen3_moe",
+    qk_norm="head",
+    layer_types=layer_types.all_if_used,
+    defaults=_qwen_moe_defaults(attention_bias=False),
+)
 
 FAMILIES = {
-    "LlamaForCausalLM": Family(name="llama"),
-    "Qwen3ForCausalLM": Family(name="qwen3", qk_norm=True),
+    "LlamaForCausalLM": LLAMA,
+    "MistralForCausalLM": MISTRAL,
+    "Qwen2ForCausalLM": QWEN2,
+    "Qwen3ForCausalLM": QWEN3,
+    "Gemma2ForCausalLM": GEMMA2,
+    "Gemma3ForCausalLM": GEMMA3,
+    "Phi3ForCausalLM": PHI3,
+    "Olmo2ForCausalLM": OLMO2,
+    "GraniteForCausalLM": GRANITE,
+    "SmolLM3ForCausalLM": SMOLLM3,
+    "MixtralForCausalLM": MIXTRAL,
+    "Qwen2MoeForCausalLM": QWEN2_MOE,
+    "Qwen3MoeForCausalLM": QWEN3_MOE,
 }
+HEADLESS = {
+    name.replace("ForCausalLM", "Model"): family for name, family in FAMILIES.items() if family is not GEMMA3
+} | {"Gemma3TextModel": GEMMA3}
+"""The same without a language head: hidden states are all that they can give."""
+WRAPPERS = {
+    "Gemma3ForConditionalGeneration": GEMMA3,
+    "Mistral3ForConditionalGeneration": MISTRAL,
+    "LlavaForConditionalGeneration": LLAMA,
+}
+"""Models that see: their text model is served, of this family where its config names none."""

@@ -14,9 +14,11 @@ from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from engine import Delta, Engine, GenerateRequest
+from gateway.api.constraints import compile_constraint
 from gateway.api.decode import decode_body
 from gateway.api.generating import Generating
 from gateway.api.job import Choice, Job
+from gateway.api.logprobs import ChatLogprobWriter, wire_prompt_logprobs
 from gateway.api.prompts import encode, open_engine, room_for_answer
 from gateway.api.sampling import check_generation, keep_alive_seconds, refuse, sampling_params
 from gateway.api.schema.chat import (
@@ -29,6 +31,7 @@ from gateway.api.schema.chat import (
     ChunkChoice,
 )
 from gateway.api.schema.generation import ChunkUsage, StreamOptions, Usage
+from gateway.api.schema.logprobs import ChatLogprobs
 from gateway.chat.messages import message_text
 from gateway.chat.template import compile_template
 from gateway.config import ModelConfig, ServerConfig
@@ -56,9 +59,9 @@ def check(request: ChatCompletionRequest) -> None:
             "continue_final_message and add_generation_prompt exclude each other",
             param="continue_final_message",
         )
+    if request.top_logprobs and not request.logprobs:
+        raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
     refuse(
-        logprobs=bool(request.logprobs),
-        top_logprobs=bool(request.top_logprobs),
         tools=bool(request.tools) and request.tool_choice != "none",
         tool_choice=request.tool_choice not in (None, "none", "auto"),
         functions=bool(request.functions),
@@ -75,11 +78,21 @@ async def prepare(request: ChatCompletionRequest, fleet: Fleet) -> Job:
     max_tokens = room_for_answer(
         engine.info, len(prompt_ids), request.max_completion_tokens or request.max_tokens, param="messages"
     )
-    sampling = sampling_params(request, model, engine.info, max_tokens=max_tokens)
+    grammar = await compile_constraint(request, engine)
+    logprobs = (request.top_logprobs or 0) if request.logprobs else None
+    sampling = sampling_params(
+        request, model, engine.info, max_tokens=max_tokens, grammar=grammar, logprobs=logprobs
+    )
     return Job(
         model=model.name,
-        requests=(GenerateRequest(prompt_ids=prompt_ids, sampling=sampling),),
-        format=ChatFormat(model.name, prefix=_echoed(request, messages)),
+        requests=(GenerateRequest(prompt_ids=prompt_ids, sampling=sampling, n=request.n or 1),),
+        format=ChatFormat(
+            model.name,
+            engine,
+            n=request.n or 1,
+            prefix=_echoed(request, messages),
+            logprobs=logprobs is not None,
+        ),
         stream=bool(request.stream),
         stream_options=request.stream_options or StreamOptions(),
         keep_alive=keep_alive,
@@ -113,22 +126,29 @@ def _echoed(request: ChatCompletionRequest, messages: list[dict[str, Any]]) -> s
 class ChatFormat:
     """The shapes of a chat completion."""
 
-    def __init__(self, model: str, *, prefix: str = "") -> None:
+    def __init__(
+        self, model: str, engine: Engine, *, n: int = 1, prefix: str = "", logprobs: bool = False
+    ) -> None:
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time())
         self._model = model
+        self._n = n
         self._prefix = prefix
+        self._engine = engine
+        self._logprobs = ChatLogprobWriter(engine) if logprobs else None
 
     def opening(self, usage: ChunkUsage) -> Iterator[ChatCompletionChunk]:
-        yield self._chunk(ChoiceDelta(role="assistant", content=""), usage)
-        if self._prefix:
-            yield self._chunk(ChoiceDelta(content=self._prefix), usage)
+        for index in range(self._n):
+            yield self._chunk(index, ChoiceDelta(role="assistant", content=""), usage)
+            if self._prefix:
+                yield self._chunk(index, ChoiceDelta(content=self._prefix), usage)
 
     def chunks(self, delta: Delta, usage: ChunkUsage) -> Iterator[ChatCompletionChunk]:
-        if delta.text:
-            yield self._chunk(ChoiceDelta(content=delta.text), usage)
+        logprobs = self._logprobs.take(delta) if self._logprobs else None
+        if delta.text or (logprobs and logprobs.content):
+            yield self._chunk(delta.index, ChoiceDelta(content=delta.text), usage, logprobs)
         if delta.finish_reason is not None:
-            finish = ChunkChoice(index=0, delta=ChoiceDelta(), finish_reason=delta.finish_reason)
+            finish = ChunkChoice(index=delta.index, delta=ChoiceDelta(), finish_reason=delta.finish_reason)
             yield self._chunk_of([finish], usage)
 
     def usage_chunk(self, usage: Usage) -> ChatCompletionChunk:
@@ -144,14 +164,18 @@ class ChatFormat:
                     index=index,
                     message=AnswerMessage(content=self._prefix + choice.text),
                     finish_reason=choice.finish_reason,
+                    logprobs=self._logprobs.whole(choice.deltas) if self._logprobs else None,
                 )
                 for index, choice in enumerate(choices)
             ],
             usage=usage,
+            prompt_logprobs=wire_prompt_logprobs(self._engine, choices[0].prompt_logprobs),
         )
 
-    def _chunk(self, delta: ChoiceDelta, usage: ChunkUsage) -> ChatCompletionChunk:
-        return self._chunk_of([ChunkChoice(index=0, delta=delta)], usage)
+    def _chunk(
+        self, index: int, delta: ChoiceDelta, usage: ChunkUsage, logprobs: ChatLogprobs | None = None
+    ) -> ChatCompletionChunk:
+        return self._chunk_of([ChunkChoice(index=index, delta=delta, logprobs=logprobs)], usage)
 
     def _chunk_of(self, choices: list[ChunkChoice], usage: ChunkUsage) -> ChatCompletionChunk:
         return ChatCompletionChunk(

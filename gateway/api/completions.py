@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from time import time
 from typing import Any, Final
@@ -12,24 +13,34 @@ import msgspec
 from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
+from msgspec import UNSET, UnsetType
 
-from engine import Delta, Engine, GenerateRequest
+from engine import Delta, Engine, GenerateRequest, Grammar, TokenLogprob
+from gateway.api.constraints import compile_constraint
 from gateway.api.decode import decode_body
 from gateway.api.generating import Generating
 from gateway.api.job import Choice, Job
-from gateway.api.prompts import encode, open_engine, room_for_answer
+from gateway.api.logprobs import TextLogprobWriter, joined, wire_prompt_logprobs
+from gateway.api.prompts import (
+    Prompt,
+    check_vocabulary,
+    encode,
+    open_engine,
+    room_for_answer,
+    split_prompts,
+)
 from gateway.api.sampling import check_generation, keep_alive_seconds, refuse, sampling_params
 from gateway.api.schema.completions import Completion, CompletionChoice, CompletionRequest
 from gateway.api.schema.generation import ChunkUsage, StreamOptions, Usage
+from gateway.api.schema.logprobs import PromptLogprobs, TextLogprobs
 from gateway.config import ModelConfig, ServerConfig
 from gateway.errors import InvalidRequest
 from gateway.fleet import Fleet
 
-MAX_PROMPTS: Final = 1024
+MAX_CHOICES: Final = 1024
+"""Of all prompts of a request together."""
 DEFAULT_MAX_TOKENS: Final = 16
 """OpenAI's, for this endpoint alone."""
-
-Prompt = str | list[int]
 
 _DECODER = msgspec.json.Decoder(CompletionRequest)
 
@@ -48,7 +59,6 @@ async def completions(
 def check(request: CompletionRequest) -> None:
     check_generation(request)
     refuse(
-        logprobs=request.logprobs is not None,
         best_of=(request.best_of or 1) > 1,
         suffix=bool(request.suffix),
     )
@@ -57,31 +67,20 @@ def check(request: CompletionRequest) -> None:
 async def prepare(request: CompletionRequest, fleet: Fleet) -> Job:
     model = fleet.resolve(request.model)
     keep_alive = keep_alive_seconds(request.keep_alive)
-    prompts = split_prompts(request.prompt)
+    prompts = split_prompts(request.prompt, param="prompt", most=MAX_CHOICES)
+    if len(prompts) * (request.n or 1) > MAX_CHOICES:
+        raise InvalidRequest(f"{len(prompts)} prompts of n choices are more than {MAX_CHOICES}", param="n")
     engine = await open_engine(fleet, model)
     prompt_ids = [await _token_ids(engine, prompt) for prompt in prompts]
+    grammar = await compile_constraint(request, engine)
     return Job(
         model=model.name,
-        requests=tuple(_generate_request(request, model, engine, ids) for ids in prompt_ids),
-        format=TextFormat(model.name, prefixes=_echoed(request, prompts, engine)),
+        requests=tuple(_generate_request(request, model, engine, ids, grammar) for ids in prompt_ids),
+        format=TextFormat(model.name, engine, request, prompt_ids, _echoed(request, prompts, engine)),
         stream=bool(request.stream),
         stream_options=request.stream_options or StreamOptions(),
         keep_alive=keep_alive,
     )
-
-
-def split_prompts(prompt: str | list[str | int | list[int]]) -> list[Prompt]:
-    """The four forms of ``prompt`` as a list of prompts. Raises InvalidRequest for a mixture."""
-    if isinstance(prompt, str):
-        return [prompt]
-    if all(isinstance(item, int) for item in prompt):
-        return [[item for item in prompt if isinstance(item, int)]]
-    prompts = [item for item in prompt if not isinstance(item, int)]
-    if len({type(item) for item in prompt}) > 1:
-        raise InvalidRequest("prompt mixes texts and token ids", param="prompt")
-    if len(prompts) > MAX_PROMPTS:
-        raise InvalidRequest(f"prompt has more than {MAX_PROMPTS} entries", param="prompt")
-    return prompts
 
 
 async def _token_ids(engine: Engine, prompt: Prompt) -> list[int]:
@@ -90,24 +89,29 @@ async def _token_ids(engine: Engine, prompt: Prompt) -> list[int]:
     else:
         ids = prompt
         room_for_answer(engine.info, len(ids), None, param="prompt")
-        if any(not 0 <= token < engine.info.vocab_size for token in ids):
-            raise InvalidRequest(
-                f"prompt has a token id that is out of vocabulary: 0 to {engine.info.vocab_size - 1}",
-                param="prompt",
-            )
+        check_vocabulary(engine.info, ids, param="prompt")
     if not ids:
         raise InvalidRequest("prompt is empty", param="prompt")
     return ids
 
 
 def _generate_request(
-    request: CompletionRequest, model: ModelConfig, engine: Engine, prompt_ids: Sequence[int]
+    request: CompletionRequest,
+    model: ModelConfig,
+    engine: Engine,
+    prompt_ids: Sequence[int],
+    grammar: Grammar | None,
 ) -> GenerateRequest:
     max_tokens = room_for_answer(engine.info, len(prompt_ids), request.max_tokens, param="prompt")
     if request.max_tokens is None:
         max_tokens = min(max_tokens, DEFAULT_MAX_TOKENS)
-    sampling = sampling_params(request, model, engine.info, max_tokens=max_tokens)
-    return GenerateRequest(prompt_ids=prompt_ids, sampling=sampling)
+    sampling = sampling_params(
+        request, model, engine.info, max_tokens=max_tokens, grammar=grammar, logprobs=request.logprobs
+    )
+    if request.echo and request.logprobs is not None:
+        both = max(request.logprobs, request.prompt_logprobs or 0)
+        sampling = replace(sampling, prompt_logprobs=both)
+    return GenerateRequest(prompt_ids=prompt_ids, sampling=sampling, n=request.n or 1)
 
 
 def _echoed(request: CompletionRequest, prompts: list[Prompt], engine: Engine) -> list[str]:
@@ -117,22 +121,39 @@ def _echoed(request: CompletionRequest, prompts: list[Prompt], engine: Engine) -
 
 
 class TextFormat:
-    """The shapes of a text completion; ``prefixes``: what each choice begins with."""
+    """The shapes of a text completion; ``prefixes``: what the choices of each prompt begin with."""
 
-    def __init__(self, model: str, *, prefixes: list[str]) -> None:
+    def __init__(
+        self,
+        model: str,
+        engine: Engine,
+        request: CompletionRequest,
+        prompt_ids: list[list[int]],
+        prefixes: list[str],
+    ) -> None:
         self._id = f"cmpl-{uuid.uuid4().hex}"
         self._created = int(time())
         self._model = model
+        self._engine = engine
+        self._request = request
+        self._prompt_ids = prompt_ids
         self._prefixes = prefixes
+        self._writers: dict[int, TextLogprobWriter] = {}
+        """Of each choice's log probabilities."""
+        self._echoes: dict[int, list[tuple[int, TokenLogprob | None]]] = {}
+        """Of each prompt's."""
 
     def opening(self, usage: ChunkUsage) -> Iterator[Completion]:
-        for index, prefix in enumerate(self._prefixes):
-            if prefix:
+        for index in range(len(self._prefixes) * self._n):
+            if prefix := self._prefixes[index // self._n]:
                 yield self._completion([CompletionChoice(index=index, text=prefix)], usage)
 
     def chunks(self, delta: Delta, usage: ChunkUsage) -> Iterator[Completion]:
+        logprobs = self._logprobs(delta)
         if delta.text or delta.finish_reason is not None:
-            choice = CompletionChoice(index=delta.index, text=delta.text, finish_reason=delta.finish_reason)
+            choice = CompletionChoice(
+                index=delta.index, text=delta.text, finish_reason=delta.finish_reason, logprobs=logprobs
+            )
             yield self._completion([choice], usage)
 
     def usage_chunk(self, usage: Usage) -> Completion:
@@ -140,10 +161,38 @@ class TextFormat:
 
     def whole(self, choices: list[Choice], usage: Usage) -> Completion:
         wired = [
-            CompletionChoice(index=index, text=prefix + choice.text, finish_reason=choice.finish_reason)
-            for index, (prefix, choice) in enumerate(zip(self._prefixes, choices, strict=True))
+            CompletionChoice(
+                index=index,
+                text=self._prefixes[index // self._n] + choice.text,
+                finish_reason=choice.finish_reason,
+                logprobs=joined([part for delta in choice.deltas if (part := self._logprobs(delta))]),
+                prompt_logprobs=self._prompt_logprobs(choices[index - index % self._n]),
+            )
+            for index, choice in enumerate(choices)
         ]
         return self._completion(wired, usage)
+
+    @property
+    def _n(self) -> int:
+        """Choices of each prompt."""
+        return self._request.n or 1
+
+    def _logprobs(self, delta: Delta) -> TextLogprobs | None:
+        """What goes with the text of ``delta``."""
+        if self._request.logprobs is None:
+            return None
+        prompt = delta.index // self._n
+        if self._request.echo and delta.prompt_logprobs is not None:
+            self._echoes[prompt] = list(zip(self._prompt_ids[prompt], delta.prompt_logprobs, strict=True))
+        if delta.index not in self._writers:
+            echo = self._echoes.get(prompt, [])
+            self._writers[delta.index] = TextLogprobWriter(self._engine, self._prefixes[prompt], echo)
+        return self._writers[delta.index].take(delta)
+
+    def _prompt_logprobs(self, first: Choice) -> PromptLogprobs | UnsetType:
+        if self._request.prompt_logprobs is None:
+            return UNSET
+        return wire_prompt_logprobs(self._engine, first.prompt_logprobs or ())
 
     def _completion(self, choices: list[CompletionChoice], usage: ChunkUsage) -> Completion:
         return Completion(id=self._id, created=self._created, model=self._model, choices=choices, usage=usage)

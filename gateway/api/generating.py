@@ -22,7 +22,7 @@ from gateway.api.client import Client, ClientGone
 from gateway.api.errors import as_api_error, error_json
 from gateway.api.job import Choice, Job
 from gateway.api.merging import generate_all
-from gateway.api.schema.generation import ChunkUsage, Usage
+from gateway.api.schema.generation import ChunkUsage, PromptTokensDetails, Usage
 from gateway.fleet import Fleet, Lease
 
 
@@ -33,6 +33,7 @@ class Tally:
     job: Job
     lease: Lease
     completion_tokens: int = 0
+    cached_tokens: int = 0
     leased_at: float = field(default_factory=time.monotonic)
     prefill_seconds: float | None = None
 
@@ -40,6 +41,8 @@ class Tally:
         if self.prefill_seconds is None:
             self.prefill_seconds = time.monotonic() - self.leased_at
         self.completion_tokens += sum(len(delta.token_ids) for delta in deltas)
+        # A prompt counts once, whatever its number of choices.
+        self.cached_tokens += sum(delta.cached_tokens for delta in deltas if delta.index % self.job.n == 0)
 
     @property
     def usage(self) -> Usage:
@@ -48,6 +51,7 @@ class Tally:
             prompt_tokens=prompt_tokens,
             completion_tokens=self.completion_tokens,
             total_tokens=prompt_tokens + self.completion_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=self.cached_tokens),
         )
 
     @property
@@ -59,12 +63,13 @@ class Tally:
 
     @property
     def server_timing(self) -> str:
-        seconds = {
-            "queue": self.lease.queue_seconds,
-            "wake": self.lease.wake_seconds,
-            "prefill": self.prefill_seconds or 0.0,
-        }
-        return ", ".join(f"{name};dur={value * 1000:.1f}" for name, value in seconds.items())
+        return server_timing(self.lease, self.prefill_seconds or 0.0)
+
+
+def server_timing(lease: Lease, prefill_seconds: float) -> str:
+    """The header's value, in milliseconds."""
+    seconds = {"queue": lease.queue_seconds, "wake": lease.wake_seconds, "prefill": prefill_seconds}
+    return ", ".join(f"{name};dur={value * 1000:.1f}" for name, value in seconds.items())
 
 
 class Generating:
@@ -88,7 +93,7 @@ class Generating:
 async def _answer_whole(client: Client, fleet: Fleet, job: Job) -> None:
     async with fleet.lease(job.model, keep_alive=job.keep_alive) as lease:
         tally = Tally(job, lease)
-        choices = [Choice() for _ in job.requests]
+        choices = [Choice() for _ in range(len(job.requests) * job.n)]
         async with aclosing(generate_all(lease, job.requests)) as steps:
             async for deltas in steps:
                 tally.count(deltas)
@@ -141,7 +146,4 @@ def _encode(chunks: Iterable[Struct]) -> bytes:
 
 def _collect(choices: list[Choice], deltas: list[Delta]) -> None:
     for delta in deltas:
-        choice = choices[delta.index]
-        choice.pieces.append(delta.text)
-        if delta.finish_reason is not None:
-            choice.finish_reason = delta.finish_reason
+        choices[delta.index].deltas.append(delta)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from msgspec import Struct
 
-from engine import Delta, FinishReason, GenerateRequest
+from engine import Delta, FinishReason, GenerateRequest, TokenLogprob
 from gateway.api.schema.generation import ChunkUsage, StreamOptions, Usage
 
 
@@ -16,12 +16,19 @@ from gateway.api.schema.generation import ChunkUsage, StreamOptions, Usage
 class Choice:
     """One choice of an answer that is not streamed, as far as it has come."""
 
-    pieces: list[str] = field(default_factory=list)
-    finish_reason: FinishReason = "stop"
+    deltas: list[Delta] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces)
+        return "".join(delta.text for delta in self.deltas)
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        return (self.deltas[-1].finish_reason if self.deltas else None) or "stop"
+
+    @property
+    def prompt_logprobs(self) -> Sequence[TokenLogprob | None] | None:
+        return self.deltas[0].prompt_logprobs if self.deltas else None
 
 
 class AnswerFormat(Protocol):
@@ -39,7 +46,8 @@ class AnswerFormat(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A request that has been found good, ready for the engine: one choice for each of ``requests``."""
+    """A request that has been found good, ready for the engine: one of ``requests`` for each prompt, all
+    with the same number of choices."""
 
     model: str
     requests: tuple[GenerateRequest, ...]
@@ -47,3 +55,8 @@ class Job:
     stream: bool
     stream_options: StreamOptions
     keep_alive: float | None
+
+    @property
+    def n(self) -> int:
+        """Choices of each prompt."""
+        return self.requests[0].n

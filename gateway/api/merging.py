@@ -1,5 +1,5 @@
-"""Several prompts at once as one stream: each delta carries the index of its prompt, and the first failure
-ends them all."""
+"""Several prompts at once as one stream: the choices of all are numbered through, and the first failure ends
+them all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ async def _merged(lease: Lease, requests: Sequence[GenerateRequest]) -> AsyncGen
         try:
             async with aclosing(lease.generate(request)) as steps:
                 async for deltas in steps:
-                    arrived.put_nowait([replace(delta, index=index) for delta in deltas])
+                    arrived.put_nowait(
+                        [replace(delta, index=index * request.n + delta.index) for delta in deltas]
+                    )
             arrived.put_nowait(None)
         except Exception as error:
             arrived.put_nowait(error)

@@ -4,21 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from engine import Engine, ModelInfo
+from engine import Engine, Kind, ModelInfo
 from gateway.config import ModelConfig
 from gateway.errors import InvalidRequest, WaitTimeout
 from gateway.fleet import Fleet
 
+Prompt = str | list[int]
 
-async def open_engine(fleet: Fleet, model: ModelConfig) -> Engine:
-    """The model's engine with its tokenizer, awake or not. A download that takes too long goes on."""
+_DOES: Mapping[Kind, str] = {"generate": "generates text", "embed": "makes embeddings"}
+
+
+async def open_engine(fleet: Fleet, model: ModelConfig, kind: Kind = "generate") -> Engine:
+    """The model's engine with its tokenizer, awake or not. A download that takes too long goes on.
+    Raises InvalidRequest for a model of another kind."""
     try:
         async with asyncio.timeout(None if math.isinf(model.max_wait) else model.max_wait):
-            return await fleet.opened(model.name)
+            engine = await fleet.opened(model.name)
     except TimeoutError:
         raise WaitTimeout(f"{model.name} could not be opened in time", retry_after=5.0) from None
+    if engine.info.kind != kind:
+        found, wanted = _DOES[engine.info.kind], _DOES[kind]
+        raise InvalidRequest(f"{model.name} {found}; this route needs a model that {wanted}", param="model")
+    return engine
+
+
+def split_prompts(prompt: str | list[str | int | list[int]], *, param: str, most: int) -> list[Prompt]:
+    """A text, token ids, or a list of either, as a list. Raises InvalidRequest for a mixture."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if all(isinstance(item, int) for item in prompt):
+        return [[item for item in prompt if isinstance(item, int)]]
+    prompts = [item for item in prompt if not isinstance(item, int)]
+    if len({type(item) for item in prompt}) > 1:
+        raise InvalidRequest(f"{param} mixes texts and token ids", param=param)
+    if len(prompts) > most:
+        raise InvalidRequest(f"{param} has more than {most} entries", param=param)
+    return prompts
+
+
+def check_vocabulary(info: ModelInfo, ids: list[int], *, param: str) -> None:
+    """Raises InvalidRequest."""
+    if any(not 0 <= token < info.vocab_size for token in ids):
+        raise InvalidRequest(
+            f"{param} has a token id that is out of vocabulary: 0 to {info.vocab_size - 1}", param=param
+        )
 
 
 async def encode(

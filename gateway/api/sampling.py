@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from engine import ModelInfo, SamplingParams
+from engine import Grammar, ModelInfo, SamplingParams
+from gateway.api.constraints import asked_constraint
+from gateway.api.prompts import check_vocabulary
 from gateway.api.schema.generation import GenerationRequest
 from gateway.config import NEVER, ModelConfig
 from gateway.errors import InvalidRequest
@@ -14,7 +16,13 @@ _YEAR = 365 * 86400.0
 
 
 def sampling_params(
-    request: GenerationRequest, model: ModelConfig, info: ModelInfo, *, max_tokens: int
+    request: GenerationRequest,
+    model: ModelConfig,
+    info: ModelInfo,
+    *,
+    max_tokens: int,
+    grammar: Grammar | None,
+    logprobs: int | None,
 ) -> SamplingParams:
     """Each value is the request's, else the configuration's, else the checkpoint's, else OpenAI's."""
     if (request.min_tokens or 0) > max_tokens:
@@ -27,6 +35,12 @@ def sampling_params(
         top_k=max(0, int(_first(request.top_k, defaults, "top_k", 0))),
         min_p=_first(request.min_p, defaults, "min_p", 0.0),
         repetition_penalty=_first(request.repetition_penalty, defaults, "repetition_penalty", 1.0),
+        presence_penalty=request.presence_penalty or 0.0,
+        frequency_penalty=request.frequency_penalty or 0.0,
+        logit_bias=_logit_bias(request, info),
+        logprobs=logprobs,
+        prompt_logprobs=request.prompt_logprobs,
+        grammar=grammar,
         seed=request.seed,
         stop=(request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ()),
         stop_token_ids=frozenset(request.stop_token_ids or ()),
@@ -39,13 +53,9 @@ def check_generation(request: GenerationRequest) -> None:
     """What the types alone cannot say."""
     if request.stream_options is not None and not request.stream:
         raise InvalidRequest("stream_options is only allowed when stream is true", param="stream_options")
-    refuse(
-        n=(request.n or 1) > 1,
-        frequency_penalty=bool(request.frequency_penalty),
-        presence_penalty=bool(request.presence_penalty),
-        logit_bias=bool(request.logit_bias),
-        response_format=(request.response_format or {}).get("type", "text") != "text",
-    )
+    if request.prompt_logprobs is not None and request.stream:
+        raise InvalidRequest("prompt_logprobs are not available when stream is true", param="prompt_logprobs")
+    asked_constraint(request)
 
 
 def refuse(**needed: bool) -> None:
@@ -66,6 +76,15 @@ def keep_alive_seconds(value: float | str | None) -> float | None:
     except ValueError as error:
         raise InvalidRequest(f"keep_alive: {error}", param="keep_alive") from None
     return seconds if seconds < _YEAR else NEVER
+
+
+def _logit_bias(request: GenerationRequest, info: ModelInfo) -> dict[int, float]:
+    try:
+        bias = {int(token_id): value for token_id, value in (request.logit_bias or {}).items()}
+    except ValueError:
+        raise InvalidRequest("the keys of logit_bias are token ids", param="logit_bias") from None
+    check_vocabulary(info, list(bias), param="logit_bias")
+    return bias
 
 
 def _first(asked: float | None, defaults: Mapping[str, float], name: str, otherwise: float) -> float:

@@ -86,7 +86,7 @@ class Memory:
     def bytes_asleep(self, device: str, footprint: Footprint, level: Level) -> int:
         """What a model will hold on the device when asleep at ``level``."""
         if level == 1 and self._is_shared(device):
-            return footprint.weights + footprint.packed + footprint.residue
+            return footprint.weights + footprint.residue
         return footprint.residue
 
     def _is_shared(self, device: str) -> bool:

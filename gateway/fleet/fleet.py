@@ -174,6 +174,14 @@ class Fleet:
         levels = await asyncio.gather(*(self._put_to_sleep(model, level, mode) for model in models))
         return max(levels, default=DEEPEST)
 
+    async def reset_prefix_cache(self, name: str | None) -> None:
+        """Of a model, or without a name of all. Those that sleep have none, and go on sleeping."""
+        models = self._models.values() if name is None else [self._model(name)]
+        awake = [
+            model.engine for model in models if model.engine and model.state in (State.AWAKE, State.DRAINING)
+        ]
+        await asyncio.gather(*(engine.reset_prefix_cache() for engine in awake))
+
     # How
 
     def _served(self, config: ModelConfig) -> ServedModel:

@@ -7,13 +7,17 @@ closed before that end, so a model without open leases has nothing running.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from array import array
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from engine import ALL_TAGS, Delta, Engine, GenerateRequest, Tag
 from gateway.errors import ApiError
 from gateway.fleet.state import Cause
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -62,19 +66,33 @@ class Lease:
         self.queue_seconds = queue_seconds
         self.wake_seconds = wake_seconds
         self._ticket = ticket
-        self._streams: set[AsyncGenerator[list[Delta]]] = set()
-        self._pending: dict[AsyncGenerator[list[Delta]], asyncio.Timeout] = {}
+        self._streams: set[AsyncGenerator[Any]] = set()
+        self._pending: dict[AsyncGenerator[Any], asyncio.Timeout] = {}
         self._all_closed = asyncio.Event()
         ticket.lease = self
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
         """As the engine's ``generate``; ends with the ApiError that it is cut by."""
-        async with aclosing(self.engine.generate(request)) as stream:
+        async with aclosing(self._run(self.engine.generate(request))) as stream:
+            async for deltas in stream:
+                yield deltas
+
+    async def embed(self, inputs: Sequence[Sequence[int]], dimensions: int | None) -> list[array[float]]:
+        """As the engine's ``embed``; ends with the ApiError that it is cut by."""
+
+        async def once() -> AsyncGenerator[list[array[float]]]:
+            yield await self.engine.embed(inputs, dimensions)
+
+        async with aclosing(self._run(once())) as stream:
+            return await anext(stream)
+
+    async def _run(self, work: AsyncGenerator[T]) -> AsyncGenerator[T]:
+        async with aclosing(work) as stream:
             self._streams.add(stream)
             try:
-                while (deltas := await self._next(stream)) is not None:
+                while (result := await self._next(stream)) is not None:
                     self._ticket.begun = True
-                    yield deltas
+                    yield result
             finally:
                 self._forget(stream)
 
@@ -96,7 +114,7 @@ class Lease:
         if self._streams:
             await self._all_closed.wait()
 
-    async def _next(self, stream: AsyncGenerator[list[Delta]]) -> list[Delta] | None:
+    async def _next(self, stream: AsyncGenerator[T]) -> T | None:
         try:
             if self._ticket.cut_by:
                 raise self._ticket.cut_by
@@ -111,7 +129,7 @@ class Lease:
                 raise self._ticket.cut_by from None
             raise
 
-    def _forget(self, stream: AsyncGenerator[list[Delta]]) -> None:
+    def _forget(self, stream: AsyncGenerator[Any]) -> None:
         self._streams.discard(stream)
         if not self._streams:
             self._all_closed.set()

@@ -130,7 +130,7 @@ class ServedModel:
         """Their size, wherever they are."""
         footprint = self.footprint()
         estimated = self._estimate.weights_bytes if self._estimate else 0
-        return max(footprint.weights + footprint.packed, footprint.host_copy, estimated)
+        return max(footprint.weights, footprint.host_copy, estimated)
 
     @property
     def cooling_seconds(self) -> float:

@@ -32,6 +32,9 @@ class ModelStatus:
     weights_bytes: int
     """The size of its weights, wherever they are; 0 when not known yet."""
     kv_bytes: int
+    packed_bytes: int
+    """Of the weights, what lies as the device's matmul likes it, in its own place."""
+    residue_bytes: int
     max_model_len: int | None
     pinned: bool
     last_wake: WakeRecord | None
@@ -55,6 +58,8 @@ def status_of(model: ServedModel, now: float) -> ModelStatus:
         host_bytes=footprint.host_copy,
         weights_bytes=model.weights_bytes,
         kv_bytes=footprint.kv,
+        packed_bytes=footprint.packed,
+        residue_bytes=footprint.residue,
         max_model_len=model.engine.info.max_model_len if model.engine else None,
         pinned=model.config.pinned,
         last_wake=model.last_wake,

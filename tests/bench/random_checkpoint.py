@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from engine.models.config import ModelConfig
-from engine.models.decoder import decoder_parameters
+from engine.models.parameters import decoder_parameters
 
 SHAPES: dict[str, dict[str, Any]] = {
     "0.6b": {
@@ -27,6 +27,16 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 8,
         "head_dim": 128,
         "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    },
+    "0.5b": {
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 32768,
         "tie_word_embeddings": True,
     },
     "60m": {

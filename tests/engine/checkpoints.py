@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -29,6 +29,13 @@ SHAPE: dict[str, Any] = {
     "pad_token_id": 0,
 }
 
+_FAMILY_SHAPES: dict[str, dict[str, Any]] = {
+    "qwen3": {"head_dim": 20},
+    "gemma2": {"head_dim": 20},
+    "gemma3_text": {"head_dim": 20},
+}
+"""Where a family's own head size is far from tiny."""
+
 
 @functools.cache
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -47,6 +54,14 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
+def randomize(model: Any) -> Any:
+    """Weights large enough that logits differ clearly, with norms and biases that do something."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(1.0 if parameter.dim() == 1 else 0.0, 0.15)
+    return model
+
+
 def make_checkpoint(
     directory: Path,
     family: str = "llama",
@@ -56,17 +71,12 @@ def make_checkpoint(
     max_shard_size: str = "5GB",
     **overrides: Any,
 ) -> Path:
-    """A random model with large enough weights that its logits differ clearly."""
+    """A random model of a family, by its ``model_type``."""
     tokenizer = make_tokenizer()
     shape = {**SHAPE, "vocab_size": len(tokenizer), **overrides}
     torch.manual_seed(seed)
-    if family == "llama":
-        model: Any = LlamaForCausalLM(LlamaConfig(**shape))
-    else:
-        model = Qwen3ForCausalLM(Qwen3Config(**{"head_dim": 20, **shape}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(1.0 if parameter.dim() == 1 else 0.0, 0.15)
+    config = AutoConfig.for_model(family, **_FAMILY_SHAPES.get(family, {}) | shape)
+    model = randomize(AutoModelForCausalLM.from_config(config))
     model.generation_config.eos_token_id = 0
     model.to(dtype).save_pretrained(directory, max_shard_size=max_shard_size)
     tokenizer.save_pretrained(directory)

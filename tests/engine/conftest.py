@@ -35,8 +35,8 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def awake() -> AsyncIterator[OpenEngine]:
-    """Opens engines that are awake; closes them after the test."""
+async def awake(caplog: pytest.LogCaptureFixture) -> AsyncIterator[OpenEngine]:
+    """Opens engines that are awake; closes them after the test. None of them may have lost a block."""
     opened: list[TorchEngine] = []
 
     async def open_and_wake(path: Path, **options: Any) -> TorchEngine:
@@ -49,6 +49,7 @@ async def awake() -> AsyncIterator[OpenEngine]:
     yield open_and_wake
     for one in opened:
         await one.close()
+    assert not [one for one in caplog.get_records("call") if "do not add up" in one.getMessage()]
 
 
 @pytest.fixture

@@ -13,15 +13,19 @@ from typing import Any
 
 import torch
 
+from engine.blocks import BlockPool
 from engine.checkpoint import Checkpoint
+from engine.chunk import StepBudget
 from engine.device import Device
 from engine.engine import TorchEngine
 from engine.info import stop_token_ids
 from engine.memory.cpu import CpuArena
-from engine.model import build_model
+from engine.model import Model, build_model
 from engine.models.config import ModelConfig
 from engine.runner import Runner
 from engine.sequence import Sequence as Running
+from engine.stepping import GenerationStepper
+from engine.stream import DeltaStream
 from engine.tokenizer import Tokenizer
 from engine.types import Delta, EngineOptions, GenerateRequest, SamplingParams
 
@@ -33,6 +37,17 @@ def greedy(max_tokens: int, **overrides: Any) -> SamplingParams:
     return SamplingParams(**{"max_tokens": max_tokens, "temperature": 0.0, "ignore_eos": True, **overrides})
 
 
+class FixedBudget(StepBudget):
+    """Chunks of one size, whatever a step takes."""
+
+    def __init__(self, chunk: int) -> None:
+        super().__init__()
+        self.chunk = chunk
+
+    def prefill_tokens(self, decoding: int) -> int:
+        return self.chunk
+
+
 class RecordingDecoder:
     """A decoder that keeps the logits of every step."""
 
@@ -41,19 +56,23 @@ class RecordingDecoder:
         self._weights = decoder._weights
         self.steps: list[torch.Tensor] = []
 
-    def forward(self, *args: Any) -> torch.Tensor:
-        logits: torch.Tensor = self._decoder.forward(*args)
+    def hidden(self, *args: Any) -> torch.Tensor:
+        hidden: torch.Tensor = self._decoder.hidden(*args)
+        return hidden
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._decoder.logits(hidden)
         self.steps.append(logits.clone())
         return logits
 
     @classmethod
     def of(cls, engine: TorchEngine) -> RecordingDecoder:
         """Record a loaded engine's logits from now on."""
-        assert engine._model is not None
+        assert engine._model and engine._stepper
         runner = engine._model.runner
         recorder = cls(runner.decoder)
         recording = Runner(recorder, runner.kv, runner.device)  # type: ignore[arg-type]
-        engine._model = dataclasses.replace(engine._model, runner=recording)
+        engine._model = engine._stepper.model = dataclasses.replace(engine._model, runner=recording)
         return recorder
 
 
@@ -75,35 +94,45 @@ class Answer:
 class Stepper:
     """Scheduler, runner and cache of one checkpoint, stepped by hand; needs a running loop."""
 
-    def __init__(self, directory: Path, **options: Any) -> None:
+    def __init__(
+        self, directory: Path, chunk: int | None = None, blocks: int | None = None, **options: Any
+    ) -> None:
+        """``chunk``: prompts are computed in pieces of so many tokens, beside others or not. ``blocks``: as
+        if the cache had no more."""
         checkpoint = Checkpoint(directory)
         config = ModelConfig.parse(checkpoint.config)
         self._tokenizer = Tokenizer(checkpoint.tokenizer_file)
         self._eos = stop_token_ids(checkpoint, self._tokenizer, config.vocab_size)
         self.model = build_model(checkpoint, config, EngineOptions(**options), Device("cpu", CpuArena))
         self.model.weights.fill()
+        if chunk:
+            self.model.scheduler.budget = FixedBudget(chunk)
+        if blocks:
+            limit_blocks(self.model, blocks)
         self._recorder = RecordingDecoder(self.model.runner.decoder)
         self._runner = Runner(self._recorder, self.model.kv, torch.device("cpu"))  # type: ignore[arg-type]
         self.answers: dict[Running, Answer] = {}
         self.log: list[list[tuple[Running, int]]] = []
         """What each step computed."""
 
-    def add(self, prompt_ids: Sequence[int], sampling: SamplingParams) -> Running:
-        request = GenerateRequest(prompt_ids=prompt_ids, sampling=sampling)
-        sequence = Running(request, self._tokenizer, self._eos)
+    def add(self, prompt_ids: Sequence[int], sampling: SamplingParams, n: int = 1) -> Running:
+        """The first choice."""
+        request = GenerateRequest(prompt_ids=prompt_ids, sampling=sampling, n=n)
+        sequence = Running.of(request, self._tokenizer, self._eos, DeltaStream())
         self.model.scheduler.add(sequence)
-        self.answers[sequence] = Answer()
+        self.answers |= {choice: Answer() for choice in (sequence, *sequence.followers)}
         return sequence
 
     def step(self) -> None:
         scheduled = self.model.scheduler.schedule()
         self.log.append(list(scheduled))
         tokens = self._runner.step(scheduled)
+        self.model.scheduler.computed(scheduled)
         rows = iter(self._recorder.steps[-1])
         for (sequence, _), token in zip(scheduled, tokens, strict=True):
             if token is not None:
                 answer = self.answers[sequence]
-                answer.take(sequence.append(token))
+                answer.take(sequence.append(*token))
                 answer.logits.append(next(rows))
                 if sequence.finish_reason:
                     self.model.scheduler.finish(sequence)
@@ -121,6 +150,13 @@ class Stepper:
     def close(self) -> None:
         for arena in self.model.arenas:
             arena.close()
+
+
+def limit_blocks(model: Model, blocks: int) -> None:
+    """As if the cache had no more than these. It must be unused."""
+    kv = model.kv
+    kv.memory.num_blocks = blocks
+    kv.pool = BlockPool(blocks, caching=kv._caching)
 
 
 async def collect(engine: TorchEngine, prompt_ids: Sequence[int], sampling: SamplingParams) -> Answer:
@@ -158,9 +194,11 @@ async def paused(device: Device) -> AsyncIterator[None]:
 
 async def together(engine: TorchEngine, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[Answer]:
     """Greedy answers in one batch, the same batch every time."""
+    stepper = engine._stepper
+    assert isinstance(stepper, GenerationStepper)
     async with paused(engine._device):
         tasks = [asyncio.create_task(collect(engine, ids, greedy(max_tokens))) for ids in prompts]
-        await until(lambda: len(engine._inbox) == len(prompts))
+        await until(lambda: len(stepper.inbox) == len(prompts))
     return await asyncio.gather(*tasks)
 
 

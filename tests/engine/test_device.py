@@ -130,10 +130,10 @@ async def test_an_engine_that_breaks_down_says_so_and_ends_its_streams(
 ) -> None:
     broken, other = await awake(llama), await awake(qwen3)
 
-    def collect_newcomers(model: Any) -> None:
+    def collect_newcomers() -> None:
         raise RuntimeError("of this test")
 
-    monkeypatch.setattr(broken, "_collect", collect_newcomers)
+    monkeypatch.setattr(broken._stepper, "_collect", collect_newcomers)
     with pytest.raises(EngineError, match="broke down"):
         await collect(broken, prompt(4), greedy(3))
     fault = broken.fault()
@@ -165,7 +165,7 @@ async def test_two_engines_interleave(llama: Path, qwen3: Path, awake: OpenEngin
     async with paused(one._device):
         watch(log, one, other)
         tasks = [asyncio.create_task(collect(engine, prompt(9), greedy(30))) for engine in (one, other)]
-        await until(lambda: one.has_work and other.has_work)
+        await until(lambda: all(engine._stepper.has_work for engine in (one, other)))  # type: ignore[union-attr]
     answers = await asyncio.gather(*tasks)
     assert all(len(answer.token_ids) == 30 for answer in answers)
     assert all({*log[i : i + 2]} == {one, other} for i in range(0, 60, 2))
@@ -174,13 +174,15 @@ async def test_two_engines_interleave(llama: Path, qwen3: Path, awake: OpenEngin
 def watch(log: list[TorchEngine], *engines: TorchEngine) -> None:
     """Write down who steps."""
     for engine in engines:
-        step = engine.step
+        stepper = engine._stepper
+        assert stepper
+        step = stepper.step
 
         def logged(engine: TorchEngine = engine, step: Callable[[], None] = step) -> None:
             log.append(engine)
             step()
 
-        engine.step = logged  # type: ignore[method-assign]
+        stepper.step = logged  # type: ignore[method-assign]
 
 
 async def test_a_deep_wake_does_not_stall_anothers_stream(

@@ -15,7 +15,7 @@ from engine.sequence import Sequence
 from engine.types import EngineError, GenerateRequest, OutOfMemory, RequestError, SamplingParams
 from tests.engine.checkpoints import make_checkpoint
 from tests.engine.conftest import OpenEngine, OpenStepper
-from tests.engine.harness import collect, edit_json, greedy, paused, prompt, until
+from tests.engine.harness import collect, edit_json, greedy, limit_blocks, paused, prompt, until
 
 
 def used_blocks(engine: TorchEngine) -> int:
@@ -129,17 +129,22 @@ async def test_leaving_before_the_first_token_frees_everything(llama: Path, awak
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await until(lambda: not engine.has_work)
+    await until(lambda: not engine._stepper.has_work)
     assert used_blocks(engine) == 0
 
 
-async def test_a_quiet_engine_keeps_at_most_one_chunk(tmp_path: Path, awake: OpenEngine) -> None:
-    engine = await awake(make_checkpoint(tmp_path, head_dim=128, num_key_value_heads=6))
+@pytest.mark.parametrize(("cached", "kept"), [(False, 1), (True, 3)])
+async def test_a_quiet_engine_keeps_a_chunk_or_what_its_prefix_cache_may(
+    tmp_path: Path, awake: OpenEngine, cached: bool, kept: int
+) -> None:
+    path = make_checkpoint(tmp_path, head_dim=128, num_key_value_heads=6)
+    engine = await awake(path, prefix_cache=cached)
+    kv = engine._model.kv  # type: ignore[union-attr]
+    kv._quiet_limit = 3 * kv.chunk_bytes + 1
     await asyncio.gather(*(collect(engine, prompt(400, seed=i), greedy(2)) for i in range(4)))
-    await until(lambda: not engine.has_work)
-    chunk = engine._model.kv.chunk_bytes  # type: ignore[union-attr]
-    await until(lambda: engine.footprint().kv <= chunk)
-    assert await engine.trim_kv() <= chunk
+    await until(lambda: not engine._stepper.has_work)
+    await until(lambda: engine.footprint().kv <= kept * kv.chunk_bytes)
+    assert await engine.trim_kv() == kept * kv.chunk_bytes
     assert engine.footprint().kv == 0
 
 
@@ -200,10 +205,10 @@ async def test_a_failure_after_the_step_stays_with_its_sequence(
     engine = await awake(llama)
     real = Sequence.append
 
-    def append(sequence: Sequence, token: int) -> Any:
+    def append(sequence: Sequence, *token: Any) -> Any:
         if sequence.prompt_length == 7:
             raise RuntimeError("a fault of this test")
-        return real(sequence, token)
+        return real(sequence, *token)
 
     monkeypatch.setattr(Sequence, "append", append)
     async with asyncio.timeout(20):
@@ -223,7 +228,8 @@ async def test_one_that_can_never_fit_is_out_of_memory_and_others_go_on(
 ) -> None:
     roomy = await awake(llama)
     expected = (await collect(roomy, prompt(9), greedy(20))).token_ids
-    engine = await awake(llama, kv_limit=blocks * roomy._model.kv.block_bytes)  # type: ignore[union-attr]
+    engine = await awake(llama)
+    limit_blocks(engine._model, blocks)  # type: ignore[arg-type]
     async with asyncio.timeout(30):
         results = await asyncio.gather(
             collect(engine, prompt(9), greedy(20)),
@@ -248,7 +254,7 @@ async def test_what_still_runs_at_a_sleep_ends_with_an_error(
 ) -> None:
     engine = await awake(llama)
     task = asyncio.create_task(collect(engine, prompt(4), greedy(400)))
-    await until(lambda: engine.has_work)
+    await until(lambda: engine._stepper.has_work)
     await engine.sleep(1)
     with pytest.raises(EngineError, match=r"^the model was put to sleep$"):
         await task

@@ -1,6 +1,8 @@
-"""The accounting of blocks: nothing handed out twice, nothing lost, and memory only behind what is in use."""
+"""Memory behind blocks: only behind those in use or cached, within every limit, and with what was written."""
 
 from __future__ import annotations
+
+import logging
 
 import pytest
 import torch
@@ -8,121 +10,221 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from engine.kv_cache import BLOCK_SIZE, KVCache, arena_bytes, block_stride, blocks_for, blocks_within
-from engine.memory.cpu import HUGE_PAGE, CpuArena
+from engine.blocks import BLOCK_SIZE
+from engine.kv_cache import KVCache
+from engine.kv_memory import KVMemory
+from engine.memory.arena import Arena
+from engine.memory.budget import Budget
+from engine.memory.cpu import CpuArena
 from engine.types import OutOfMemory
 
-SHAPES = {
-    "many blocks a chunk": (2, 2, 32),
-    "one block of several pages": (32, 8, 256),
-    "uneven": (3, 2, 72),
-}
+SMALL = (2, 2, 32)
+"""Layers, heads and head size: many blocks a chunk."""
+LARGE = (32, 8, 256)
+"""A few blocks a chunk."""
 
 
-def make_cache(shape: tuple[int, int, int], blocks: int) -> tuple[KVCache, CpuArena]:
-    layers, heads, size = shape
-    block_bytes = 2 * layers * BLOCK_SIZE * heads * size * 2
-    arena = CpuArena(arena_bytes(block_bytes, blocks, HUGE_PAGE))
-    return KVCache(arena, shape, torch.bfloat16, blocks), arena
+def make_cache(
+    shape: tuple[int, int, int] = LARGE,
+    blocks: int = 1000,
+    *,
+    budget: Budget | None = None,
+    siblings: list[KVCache] | None = None,
+    limit: int | None = None,
+    quiet_limit: int = 0,
+) -> KVCache:
+    def make_arena(size: int, granularity: int | None = None, /) -> Arena:
+        return CpuArena(size, budget=budget, granularity=granularity)
+
+    memory = KVMemory(make_arena, shape, torch.bfloat16, blocks, limit)
+    return KVCache(memory, siblings, quiet_limit=quiet_limit)
 
 
-class CacheMachine(RuleBasedStateMachine):
-    """Any order of taking, giving back and trimming, with RAM that is sometimes short."""
+def remember(cache: KVCache, tokens: list[int]) -> list[int]:
+    """The blocks of a sequence that came, was computed and went."""
+    blocks = list(cache.allocate(len(tokens) // BLOCK_SIZE))
+    cache.pool.publish(blocks, tokens, range(len(blocks)))
+    cache.pool.release(blocks)
+    return blocks
 
-    shape = SHAPES["many blocks a chunk"]
-    blocks = 700
+
+class TwoCaches(RuleBasedStateMachine):
+    """Two models on one device whose memory is short, each with sequences that come and go."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.cache, self.arena = make_cache(self.shape, self.blocks)
-        self.held: list[list[int]] = []
-        self.short = False
-        self.chunk = self.cache.chunk_bytes
-        self.commit = self.arena.commit
-        self.arena.commit = self.commit_unless_short  # type: ignore[method-assign]
+        self.budget = Budget()
+        caches: list[KVCache] = []
+        for _ in range(2):
+            make_cache(SMALL, 2000, budget=self.budget, siblings=caches, quiet_limit=2**21)
+        self.caches = caches
+        self.held: list[tuple[KVCache, list[int], list[int]]] = []
+        """Cache, blocks and tokens."""
+        self.budget.limit = 6 * caches[0].chunk_bytes
+        self.count = 0
 
-    def commit_unless_short(self, offset: int, length: int):  # type: ignore[no-untyped-def]
-        assert offset % self.chunk == 0
-        assert length == self.chunk
-        if self.short:
-            raise OutOfMemory(length, 0)
-        return self.commit(offset, length)
-
-    @property
-    def taken(self) -> list[int]:
-        return [block for blocks in self.held for block in blocks]
-
-    @rule(count=st.integers(0, 200))
-    def allocate(self, count: int) -> None:
+    @rule(which=st.integers(0, 1), chunks=st.floats(0, 3), room=st.integers(0, 200))
+    def allocate(self, which: int, chunks: float, room: int) -> None:
+        cache = self.caches[which]
+        count = int(chunks * cache.memory.blocks_per_chunk)
+        in_use = sum(one.memory.chunk_bytes * len(self.chunks_in_use(one)) for one in self.caches)
         try:
-            blocks = self.cache.allocate(count)
-        except OutOfMemory:
-            assert self.short or len(self.taken) + count > self.cache.num_blocks
+            blocks = list(cache.allocate(count, room=room))
+        except OutOfMemory as error:
+            assert error.needed > error.available
+            assert in_use > 2 * cache.chunk_bytes or count > 4 * cache.memory.blocks_per_chunk
             return
-        assert len(set(blocks)) == count
-        assert set(blocks).isdisjoint(self.taken)
-        assert all(0 <= block < self.cache.num_blocks for block in blocks)
-        self.held.append(blocks)
-        for block in blocks:
-            self.cache.layers[0][0][block] = block
+        taken = {block for one, others, _ in self.held if one is cache for block in others}
+        assert len(set(blocks)) == count and taken.isdisjoint(blocks)
+        tokens = [self.count] * (count * BLOCK_SIZE)
+        self.count += 1
+        for keys, values in cache.layers:
+            keys[blocks] = values[blocks] = float(self.count % 100)
+        cache.pool.publish(blocks, tokens, range(count))
+        self.held.append((cache, blocks, tokens))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def free(self, data: st.DataObject) -> None:
-        self.cache.free(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))))
+        cache, blocks, _ = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        cache.pool.release(blocks)
 
-    @rule(keep=st.integers(0, 2))
-    def trim(self, keep: int) -> None:
-        before = self.cache.committed
-        freed = self.cache.trim(keep)
-        assert before - self.cache.committed == freed
-        used = {block // self.cache.blocks_per_chunk for block in self.taken}
-        assert len(used) <= self.cache.committed // self.chunk <= len(used) + keep
+    @rule(which=st.integers(0, 1))
+    def trim(self, which: int) -> None:
+        cache = self.caches[which]
+        before = cache.committed
+        assert cache.trim() == before - cache.committed
+        assert len(cache.memory.committed) == len(self.chunks_in_use(cache))
 
-    @rule()
-    def run_short_of_ram(self) -> None:
-        self.short = not self.short
+    @rule(which=st.integers(0, 1))
+    def settle(self, which: int) -> None:
+        cache = self.caches[which]
+        if not cache.used_blocks:
+            cache.settle()
+            assert cache.committed <= max(cache.chunk_bytes, 2**21)
+
+    def chunks_in_use(self, cache: KVCache) -> set[int]:
+        return {
+            cache.memory.chunk_of(block) for one, blocks, _ in self.held if one is cache for block in blocks
+        }
 
     @invariant()
-    def counts_are_exact(self) -> None:
-        assert self.cache.used_blocks == len(self.taken)
-        assert self.cache.committed == self.arena.committed
-        assert self.cache.committed >= len(self.taken) / self.cache.blocks_per_chunk * self.chunk
+    def memory_is_counted(self) -> None:
+        assert self.budget.used == sum(cache.committed for cache in self.caches)
+        assert self.budget.used == sum(cache.memory.arena.committed for cache in self.caches)
+        for cache in self.caches:
+            assert cache.used_blocks == sum(len(b) for one, b, _ in self.held if one is cache)
+            assert {cache.memory.chunk_of(block) for block in cache.pool.taken} <= cache.memory.committed
 
     @invariant()
     def blocks_hold_what_was_written(self) -> None:
-        keys = self.cache.layers[0][0]
-        assert all(
-            keys[blocks[0]][0, 0, 0] == torch.tensor(blocks[0]).bfloat16() for blocks in self.held if blocks
-        )
+        for cache, blocks, tokens in self.held:
+            if blocks:
+                written = cache.layers[1][1][[blocks[0], blocks[-1]]]
+                assert (written == float((tokens[0] + 1) % 100)).all()
 
     def teardown(self) -> None:
-        self.arena.close()
+        for cache in list(self.caches):
+            cache.leave()
+            cache.memory.arena.close()
 
 
-class LargeBlocks(CacheMachine):
-    shape = SHAPES["one block of several pages"]
-    blocks = 7
+TestTwoCaches = TwoCaches.TestCase
+TestTwoCaches.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 
 
-class UnevenBlocks(CacheMachine):
-    shape = SHAPES["uneven"]
-    blocks = 300
+def test_a_new_sequence_takes_a_cached_blocks_memory_and_the_oldest_first() -> None:
+    cache = make_cache(limit=make_cache().chunk_bytes * 4)
+    chunk = cache.memory.blocks_per_chunk
+    old, new = [1] * (2 * chunk * BLOCK_SIZE), [2] * (2 * chunk * BLOCK_SIZE)
+    remember(cache, old)
+    remember(cache, new)
+    blocks = cache.allocate(chunk + 1)
+    assert len(cache.memory.committed) == 4
+    assert len(cache.pool.match(old)) == chunk - 1
+    assert len(cache.pool.match(new)) == 2 * chunk
+    assert set(blocks).isdisjoint(cache.pool.match(new))
 
 
-TestManyBlocks = CacheMachine.TestCase
-TestLargeBlocks = LargeBlocks.TestCase
-TestUnevenBlocks = UnevenBlocks.TestCase
-for _case in (TestManyBlocks, TestLargeBlocks, TestUnevenBlocks):
-    _case.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
-del _case
+@pytest.mark.parametrize("older", ["own", "sibling"])
+def test_of_all_caches_on_the_device_the_oldest_block_goes_first(older: str) -> None:
+    budget, caches = Budget(), list[KVCache]()
+    own, sibling = (make_cache(budget=budget, siblings=caches) for _ in range(2))
+    chunk = own.memory.blocks_per_chunk
+    tokens = [1] * (3 * chunk * BLOCK_SIZE)
+    for cache in (own, sibling) if older == "own" else (sibling, own):
+        remember(cache, tokens)
+    budget.limit = budget.used
+    own.allocate(chunk)
+    left = {"own": len(own.pool.match(tokens)), "sibling": len(sibling.pool.match(tokens))}
+    assert left.pop(older) == 2 * chunk
+    assert left.popitem()[1] == 3 * chunk
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_limit_of_its_own_costs_siblings_nothing() -> None:
+    caches = list[KVCache]()
+    sibling = make_cache(siblings=caches)
+    own = make_cache(siblings=caches, limit=2 * sibling.chunk_bytes)
+    tokens = [1] * (3 * sibling.memory.blocks_per_chunk * BLOCK_SIZE)
+    remember(sibling, tokens)
+    with pytest.raises(OutOfMemory):
+        own.allocate(3 * own.memory.blocks_per_chunk)
+    assert len(sibling.pool.match(tokens)) == len(tokens) // BLOCK_SIZE
+
+
+def test_a_sibling_keeps_its_first_chunk_and_what_is_cached_in_it() -> None:
+    budget, caches = Budget(), list[KVCache]()
+    own, sibling = (make_cache(budget=budget, siblings=caches) for _ in range(2))
+    tokens = [1] * BLOCK_SIZE
+    remember(sibling, tokens)
+    own.reserve()
+    budget.limit = budget.used
+    with pytest.raises(OutOfMemory):
+        own.allocate(own.memory.blocks_per_chunk + 1)
+    assert sibling.pool.match(tokens)
+
+
+@given(quiet_chunks=st.integers(0, 5), cached_chunks=st.integers(0, 8))
+@settings(max_examples=20)
+def test_what_is_kept_while_quiet_is_bounded(quiet_chunks: int, cached_chunks: int) -> None:
+    chunk_bytes = make_cache().chunk_bytes
+    cache = make_cache(quiet_limit=quiet_chunks * chunk_bytes)
+    cache.reserve()
+    tokens = [1] * (cached_chunks * cache.memory.blocks_per_chunk * BLOCK_SIZE)
+    remember(cache, tokens)
+    cache.settle()
+    kept = min(quiet_chunks, cached_chunks)
+    assert len(cache.pool.match(tokens)) == kept * cache.memory.blocks_per_chunk
+    assert len(cache.memory.committed) == max(1, kept)
+
+
+def test_resetting_gives_the_memory_back() -> None:
+    cache = make_cache()
+    remember(cache, [1] * (3 * cache.memory.blocks_per_chunk * BLOCK_SIZE))
+    cache.forget_prefixes()
+    assert len(cache.memory.committed) == 1
+    assert cache.pool.cached_blocks == 0
+
+
+def test_accounts_that_do_not_add_up_empty_the_cache(caplog: pytest.LogCaptureFixture) -> None:
+    cache = make_cache()
+    tokens = [1] * (5 * BLOCK_SIZE)
+    blocks = remember(cache, tokens)
+    cache.settle()
+    assert not caplog.records
+    cache.pool._free.give(blocks[2], blocks[2] + 1)
+    cache.settle()
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert "do not add up" in caplog.text
+    assert cache.pool.match(tokens) == []
+    assert list(cache.allocate(5)) == [0, 1, 2, 3, 4]
+    assert cache.memory.arena.committed == cache.committed
+
+
+@pytest.mark.parametrize("shape", [SMALL, LARGE, (3, 2, 72)])
 def test_all_blocks_can_be_had_and_lie_apart(shape: tuple[int, int, int]) -> None:
-    cache, arena = make_cache(shape, 8)
-    assert cache.num_blocks == 8
-    blocks = cache.allocate(8)
+    cache = make_cache(shape, 9)
+    blocks = cache.allocate(9)
     for block in blocks:
         for keys, values in cache.layers:
             keys[block], values[block] = block + 1, -block - 1
@@ -132,57 +234,14 @@ def test_all_blocks_can_be_had_and_lie_apart(shape: tuple[int, int, int]) -> Non
             assert (values[block] == -block - 1).all()
     with pytest.raises(OutOfMemory):
         cache.allocate(1)
-    arena.close()
 
 
 def test_a_released_chunk_reads_zero() -> None:
-    cache, arena = make_cache(SHAPES["one block of several pages"], 4)
-    blocks = cache.allocate(3)
-    cache.layers[5][1][blocks] = 3
-    cache.free(blocks[1:])
-    assert cache.trim() == 2 * cache.chunk_bytes
-    assert (cache.layers[5][1][blocks[0]] == 3).all()
-    assert not cache.layers[5][1][blocks[1]].any()
-    arena.close()
-
-
-def test_the_lowest_block_is_handed_out_first() -> None:
-    """So that the high chunks fall free."""
-    cache, arena = make_cache(SHAPES["many blocks a chunk"], 100)
-    blocks = cache.allocate(10)
-    assert blocks == list(range(10))
-    cache.free([7, 2, 5])
-    assert cache.allocate(4) == [2, 5, 7, 10]
-    arena.close()
-
-
-def test_the_arena_may_be_smaller_than_the_blocks_asked_for() -> None:
-    arena = CpuArena(3 * HUGE_PAGE)
-    cache = KVCache(arena, SHAPES["many blocks a chunk"], torch.bfloat16, 10**6)
-    assert cache.num_blocks == 3 * HUGE_PAGE // cache.block_bytes
-    assert len(cache.allocate(cache.num_blocks)) == cache.num_blocks
-    arena.close()
-
-
-@pytest.mark.parametrize("nbytes", [100, 6144, 49_152, 100_000, 3_000_000, 50_000_000])
-def test_padding_is_at_most_an_eighth_and_chunks_are_whole_pages(nbytes: int) -> None:
-    stride = block_stride(nbytes, HUGE_PAGE)
-    assert nbytes <= stride <= max(nbytes * 9 / 8, nbytes + 64)
-    assert arena_bytes(nbytes, 5, HUGE_PAGE) % HUGE_PAGE == 0
-    assert arena_bytes(nbytes, 5, HUGE_PAGE) >= 5 * stride
-
-
-@given(
-    limit=st.integers(0, 2**33), nbytes=st.sampled_from([100, 6144, 49_152, 100_000, 3_000_000, 50_000_000])
-)
-def test_a_limit_is_kept_to_in_whole_chunks(limit: int, nbytes: int) -> None:
-    """Or to one chunk, which is the least."""
-    blocks = blocks_within(limit, nbytes, HUGE_PAGE)
-    chunk = arena_bytes(nbytes, 1, HUGE_PAGE)
-    committed = arena_bytes(nbytes, blocks, HUGE_PAGE)
-    assert committed <= max(limit, chunk)
-    assert limit - committed < chunk
-
-
-def test_blocks_for() -> None:
-    assert [blocks_for(n) for n in (0, 1, 16, 17)] == [0, 1, 1, 2]
+    cache = make_cache()
+    chunk = cache.memory.blocks_per_chunk
+    blocks = cache.allocate(2 * chunk)
+    cache.layers[5][1][: 2 * chunk] = 3
+    cache.pool.release(blocks[chunk:])
+    assert cache.trim() == cache.chunk_bytes
+    assert (cache.layers[5][1][:chunk] == 3).all()
+    assert not cache.layers[5][1][chunk : 2 * chunk].any()

@@ -95,7 +95,7 @@ class Owner:
         for _ in range(after):
             await anext(stream)
         await stream.aclose()
-        await until(lambda: not self.engine.has_work)
+        await until(lambda: not self.engine._stepper.has_work)
 
     async def trim(self, _: None) -> None:
         await self.engine.trim_kv()

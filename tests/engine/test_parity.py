@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from tests.engine.checkpoints import make_checkpoint
 from tests.engine.conftest import OpenStepper
+from tests.engine.families.shapes import LINEAR, LLAMA3, LONGROPE
 from tests.engine.harness import Answer, edit_json, greedy, prompt
+from tests.engine.reference import reference, reference_logits
 
 FLOAT32_LIMIT = 1e-4
-
-
-@functools.lru_cache(maxsize=2)
-def reference(directory: Path, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Any:
-    """transformers' own model."""
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation=attention)
-
-
-def reference_logits(
-    directory: Path, ids: list[int], dtype: torch.dtype = torch.float32, attention: str = "sdpa"
-) -> torch.Tensor:
-    """transformers' logits at every position, float32 [tokens, vocabulary]."""
-    with torch.inference_mode():
-        logits: torch.Tensor = reference(directory, dtype, attention)(torch.tensor([ids])).logits[0].float()
-    return logits
 
 
 def assert_parity(directory: Path, prompt_ids: list[int], answer: Answer, limit: float) -> None:
@@ -41,16 +25,6 @@ def assert_parity(directory: Path, prompt_ids: list[int], answer: Answer, limit:
     assert difference < limit, f"logits differ by {difference:.2e}"
     assert expected.std() > 0.1, "a reference this flat would hide any fault"
 
-
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 500.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-LINEAR = {"rope_type": "linear", "rope_theta": 1000.0, "factor": 2.5}
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-grouped": {},
@@ -85,7 +59,7 @@ async def test_prompts_around_the_borders_of_blocks_and_chunks(
     llama: Path, stepper: OpenStepper, length: int
 ) -> None:
     ids = prompt(length, seed=length)
-    answer = stepper(llama).answer(ids, greedy(min(3, 512 - length)))
+    answer = stepper(llama, chunk=256).answer(ids, greedy(min(3, 512 - length)))
     assert_parity(llama, ids, answer, FLOAT32_LIMIT)
 
 
@@ -94,12 +68,24 @@ async def test_decoding_across_a_block(llama: Path, stepper: OpenStepper) -> Non
     assert_parity(llama, ids, stepper(llama).answer(ids, greedy(40)), FLOAT32_LIMIT)
 
 
+async def test_prompts_that_begin_alike_on_both_sides_of_longropes_border(
+    tmp_path: Path, stepper: OpenStepper
+) -> None:
+    """The longer one cannot use the keys of the shorter, whose rotations are others."""
+    shape = {"rope_parameters": LONGROPE, "original_max_position_embeddings": 48}
+    directory = make_checkpoint(tmp_path, "phi3", **shape)
+    run = stepper(directory, chunk=32)
+    for length in (40, 90, 90, 40):
+        ids = prompt(90)[:length]
+        assert_parity(directory, ids, run.answer(ids, greedy(4)), FLOAT32_LIMIT)
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 async def test_a_batch_of_unequal_lengths_that_join_between_steps(
     tmp_path: Path, stepper: OpenStepper, family: str
 ) -> None:
     directory = make_checkpoint(tmp_path, family)
-    run = stepper(directory)
+    run = stepper(directory, chunk=256)
     prompts = [prompt(length, seed=length) for length in (3, 300, 17, 64, 130, 1, 40)]
     sequences = []
     for index, ids in enumerate(prompts):
@@ -110,42 +96,6 @@ async def test_a_batch_of_unequal_lengths_that_join_between_steps(
     assert max(len(step) for step in run.log) >= 4, "they never ran together"
     for ids, sequence in zip(prompts, sequences, strict=True):
         assert_parity(directory, ids, run.answers[sequence], FLOAT32_LIMIT)
-
-
-def old_dialect(rope_key: str) -> Callable[[dict[str, Any]], None]:
-    """config.json as transformers 4 wrote it."""
-
-    def rewrite(config: dict[str, Any]) -> None:
-        rope = config.pop("rope_parameters")
-        config["rope_theta"] = rope.pop("rope_theta")
-        kind = rope.pop("rope_type")
-        config["rope_scaling"] = None if kind == "default" else {rope_key: kind, **rope}
-        config["torch_dtype"] = config.pop("dtype")
-        config.pop("layer_types", None)
-
-    return rewrite
-
-
-@pytest.mark.parametrize(
-    ("name", "rope_key"),
-    [
-        ("llama-grouped", "rope_type"),
-        ("llama-linear-rope", "type"),
-        ("llama-linear-rope", "rope_type"),
-        ("llama-llama3-rope", "rope_type"),
-        ("qwen3-linear-rope", "type"),
-    ],
-)
-async def test_the_old_dialect_means_the_same(
-    tmp_path: Path, stepper: OpenStepper, name: str, rope_key: str
-) -> None:
-    directory = make_checkpoint(tmp_path, name.partition("-")[0], **SHAPES[name])
-    ids = prompt(70)
-    new = stepper(directory).answer(ids, greedy(4))
-    edit_json(directory / "config.json", old_dialect(rope_key))
-    old = stepper(directory).answer(ids, greedy(4))
-    assert torch.equal(torch.stack(old.logits), torch.stack(new.logits))
-    assert_parity(directory, ids, old, FLOAT32_LIMIT)
 
 
 async def test_a_config_as_old_as_llama_1(tmp_path: Path, stepper: OpenStepper) -> None:
@@ -206,7 +156,7 @@ async def test_any_stored_dtype_is_served_as_any_other(
     run = stepper(directory, dtype=served)
     views = run.model.runner.decoder._weights
     tensors = dict(reference(directory, getattr(torch, served)).named_parameters())
-    assert torch.equal(views["embed"], tensors["model.embed_tokens.weight"])
+    assert torch.equal(views["embed.weight"], tensors["model.embed_tokens.weight"])
     assert torch.equal(views["1.down.weight"], tensors["model.layers.1.mlp.down_proj.weight"])
     fused = [tensors[f"model.layers.2.self_attn.{name}_proj.weight"] for name in "qkv"]
     assert torch.equal(views["2.qkv.weight"], torch.cat(fused))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests.engine.harness import collect, greedy, prompt
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     """A device of the test's own, whose engines do not meet those of other tests."""
     budget = Budget()
-    own = Device("cpu", lambda size: CpuArena(size, budget=budget), budget)
+    own = Device("cpu", partial(CpuArena, budget=budget), budget)
     monkeypatch.setattr("engine.engine.get_device", lambda name: own)
     yield own
 
@@ -35,20 +36,20 @@ async def open_two(path: Path) -> tuple[TorchEngine, TorchEngine]:
 
 async def test_two_busy_engines_stay_within_the_limit(tmp_path: Path, device: Device) -> None:
     first, second = await open_two(make_checkpoint(tmp_path, head_dim=64, num_key_value_heads=6))
-    asked = [(prompt(120, seed=seed), greedy(60)) for seed in range(16)]
+    asked = [(prompt(120, seed=seed), greedy(60)) for seed in range(8)]
     expected = [await collect(first, ids, sampling) for ids, sampling in asked]
     for engine in (first, second):
         await engine.trim_kv()
-    # Room for their weights and three chunks of KV, where both together would take more.
+    # Room for their weights and six chunks of KV, where both together would take more.
     chunk = first._model.kv.chunk_bytes  # type: ignore[union-attr]
-    device.budget.limit = device.budget.used + 3 * chunk
+    device.budget.limit = device.budget.used + 6 * chunk
     peak = 0
 
     async def watch() -> None:
         nonlocal peak
         while True:
             peak = max(peak, device.budget.used)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
     watching = asyncio.create_task(watch())
     answers = await asyncio.gather(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine.sequence import Sequence
+from engine.stream import DeltaStream
 from engine.tokenizer import Tokenizer
 from engine.types import GenerateRequest
 from tests.engine.conftest import OpenEngine
@@ -25,7 +26,7 @@ def tokenizer(llama: Path) -> Tokenizer:
 def say(tokenizer: Tokenizer, ids: list[int], max_tokens: int = 1000, **sampling: Any) -> Answer:
     """What a sequence gives out when the model chooses ``ids``, as far as it gets."""
     request = GenerateRequest(prompt_ids=prompt(3), sampling=greedy(max_tokens, **sampling))
-    sequence, answer = Sequence(request, tokenizer, frozenset({EOS})), Answer()
+    sequence, answer = Sequence(request, tokenizer, frozenset({EOS}), DeltaStream()), Answer()
     for token in ids:
         answer.take(sequence.append(token))
         if sequence.finish_reason:

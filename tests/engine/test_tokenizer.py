@@ -123,6 +123,24 @@ def test_a_garbage_run_is_not_held_back_for_ever(byte_level: Tokenizer) -> None:
     assert sum(map(bool, pieces[:-1])) > 10
 
 
+@given(text=st.text(max_size=40))
+@settings(max_examples=100)
+@example("naïve 日本語 🐭\n\x00")
+def test_the_bytes_of_the_tokens_are_the_text(byte_level: Tokenizer, fallback: Tokenizer, text: str) -> None:
+    ids = byte_level.encode(text)
+    assert b"".join(map(byte_level.token_bytes, ids)) == text.encode()
+    ids = fallback.encode(text.replace("▁", " "))
+    assert b"".join(map(fallback.token_bytes, ids)) == b" " * bool(text) + text.replace("▁", " ").encode()
+
+
+def test_special_tokens_have_their_names_for_bytes_and_unknown_ids_none(
+    byte_level: Tokenizer, fallback: Tokenizer
+) -> None:
+    assert byte_level.token_bytes(0) == b"<|end|>"
+    assert fallback.token_bytes(2) == b"</s>"
+    assert byte_level.token_bytes(10**6) == fallback.token_bytes(10**6) == b""
+
+
 def test_a_damaged_file_is_a_checkpoint_error(directory: Path) -> None:
     path = directory / "damaged.json"
     path.write_text("{}")

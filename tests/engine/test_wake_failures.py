@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class ScarceMemory(SystemMemory):
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScarceMemory]:
     """What engines that are opened in this test see as the system's memory."""
     scarce = ScarceMemory()
-    device = Device("cpu", lambda size: CpuArena(size, scarce))
+    device = Device("cpu", partial(CpuArena, memory=scarce))
     monkeypatch.setattr("engine.device._devices", {"cpu": device})
     yield scarce
     assert scarce._claimed == 0, "a claim was never given back"

@@ -11,20 +11,22 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
-from engine import engine as engine_module
-from engine import reader, sampler
-from engine.attention import plan
+from engine import chunk, reader, scheduler
+from engine.blocks import BlockPool
 from engine.checkpoint import Fingerprint
+from engine.chunk import StepBudget
 from engine.device import Device
 from engine.engine import TorchEngine
+from engine.free_ids import FreeIds
 from engine.kv_cache import KVCache
 from engine.memory.cpu import CpuArena
 from engine.memory.system import SystemMemory
+from engine.prefix_cache import PrefixCache
 from engine.runner import Runner
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
+from engine.stream import DeltaStream
 from engine.tokenizer import IncrementalDecoder, StopMatcher
 from engine.weights import Weights
 
@@ -52,38 +54,16 @@ def change_result(
 # Numbers
 
 
-@caught_by("test_parity.py::test_prompts_around_the_borders_of_blocks_and_chunks[400]")
-def later_chunks_look_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    def blind(span: plan.PrefillSpan) -> plan.PrefillSpan:
-        return span if span.mask is None else dataclasses.replace(span, mask=torch.ones_like(span.mask))
-
-    change_result(monkeypatch, plan, "_prefill", blind)
-
-
-@caught_by("test_parity.py::test_prefill_and_decode_of_every_shape[llama-llama3-rope]")
-def a_rope_scaling_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        engine_module.build_model.__globals__["rope_table"].__globals__["_SCALINGS"], "llama3", _same
-    )
-
-
-def _same(base: torch.Tensor, parameters: Any) -> torch.Tensor:
-    return base
-
-
 @caught_by("test_scheduler.py::test_preempted_sequences_say_the_same[llama-float32-6]")
 def a_preempted_sequence_is_not_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def release(self: Scheduler, sequence: Sequence) -> None:
-        self._kv.free(sequence.blocks)
-        sequence.blocks = []
+    real = Sequence.begin_with
 
-    real = Scheduler._allocate
+    def begin_with(self: Sequence, blocks: Any) -> None:
+        before = self.computed
+        real(self, blocks)
+        self.computed = max(before, self.computed)
 
-    def allocate(self: Scheduler, sequence: Sequence, tokens: int) -> None:
-        real(self, sequence, max(tokens, sequence.computed + 1))
-
-    monkeypatch.setattr(Scheduler, "_release", release)
-    monkeypatch.setattr(Scheduler, "_allocate", allocate)
+    monkeypatch.setattr(Sequence, "begin_with", begin_with)
 
 
 @caught_by("test_wake_failures.py::test_reads_that_come_up_short_are_gone_on_with[auto]")
@@ -178,26 +158,134 @@ def parents_limits_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
 @caught_by("test_scheduler.py::test_no_more_than_max_running_run")
 def any_number_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Scheduler.__init__
-    monkeypatch.setattr(Scheduler, "__init__", lambda self, kv, most, chunk: real(self, kv, 10**6, chunk))
+    monkeypatch.setattr(Scheduler, "__init__", lambda self, kv, most, budget: real(self, kv, 10**6, budget))
 
 
 @caught_by("test_scheduler.py::test_a_long_prompt_beside_decoding_sequences_goes_in_chunks")
 def a_prompt_is_computed_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Scheduler.__init__
-    monkeypatch.setattr(Scheduler, "__init__", lambda self, kv, most, chunk: real(self, kv, most, 10**6))
+    monkeypatch.setattr(scheduler, "_chunk", lambda sequence, budget: sequence.left)
 
 
-@caught_by("test_kv_cache.py::TestManyBlocks")
+@caught_by("test_chunk.py::test_a_mixed_step_takes_at_most_1_7_ordinary_ones")
+def chunks_beside_streams_are_as_large_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StepBudget, "prefill_tokens", lambda self, decoding: self.largest)
+
+
+@caught_by("test_chunk.py::test_chunks_shrink_as_a_longer_context_makes_them_dearer")
+def what_a_prompts_token_costs_is_learned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk, "_mean", lambda before, newest, weight=0: newest if before is None else before)
+
+
+@caught_by("test_blocks.py::TestPool")
 def a_block_is_handed_out_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = KVCache.free
-    monkeypatch.setattr(KVCache, "free", lambda self, blocks: real(self, blocks + blocks[:1]))
+    monkeypatch.setattr(FreeIds, "take", lambda self, first, stop: None)
+
+
+@caught_by("test_blocks.py::test_a_shared_block_is_free_when_its_last_holder_has_left")
+def a_shared_block_has_one_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BlockPool, "hold", lambda self, blocks: None)
+
+
+@caught_by("test_prefix_cache.py::test_a_block_is_found_when_it_is_full_and_computed")
+def blocks_are_known_before_they_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = BlockPool.publish
+
+    def publish(self: BlockPool, blocks: Any, token_ids: Any, indices: range) -> None:
+        real(self, blocks, token_ids, range(indices.start, min(indices.stop + 1, len(token_ids) // 16)))
+
+    monkeypatch.setattr(BlockPool, "publish", publish)
+
+
+@caught_by("test_blocks.py::test_the_same_tokens_behind_others_are_other_blocks")
+def tokens_are_looked_up_without_those_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(self: PrefixCache, before: int, tokens: Any) -> int | None:
+        return next((block for (_, others), block in self._blocks.items() if others == tokens), None)
+
+    monkeypatch.setattr(PrefixCache, "next", find)
+
+
+@caught_by("test_blocks.py::test_the_least_recently_used_goes_first_and_ends_before_beginnings")
+def the_block_used_last_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = BlockPool.evict
+
+    def evict(self: BlockPool) -> int | None:
+        if self._idle:
+            self._idle.move_to_end(next(reversed(self._idle)), last=False)
+        return real(self)
+
+    monkeypatch.setattr(BlockPool, "evict", evict)
+
+
+@caught_by("test_kv_cache.py::test_accounts_that_do_not_add_up_empty_the_cache")
+def accounts_are_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BlockPool, "fault", lambda self: None)
+
+
+@caught_by("test_kv_cache.py::test_what_is_kept_while_quiet_is_bounded")
+def a_quiet_model_keeps_all_that_it_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KVCache, "settle", lambda self: None)
+
+
+@caught_by("test_kv_cache.py::test_of_all_caches_on_the_device_the_oldest_block_goes_first[own]")
+def siblings_give_way_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = KVCache._reclaim
+
+    def reclaim(self: KVCache) -> KVCache | None:
+        for sibling in self._siblings:
+            if sibling is not self and sibling.trim(keep=1):
+                return sibling
+        return real(self)
+
+    monkeypatch.setattr(KVCache, "_reclaim", reclaim)
+
+
+@caught_by("test_prefix_cache.py::test_sleep_empties_the_cache[1]")
+def sleep_keeps_the_prefix_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KVCache, "trim", lambda self, keep=0: 0)
+
+
+@caught_by("test_prefix_cache.py::test_prompt_logprobs_are_of_all_tokens")
+def prompt_logprobs_skip_what_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Scheduler._admit
+
+    def admit(self: Scheduler, sequence: Sequence) -> bool:
+        found = self._kv.pool.match(sequence.token_ids[:-1])
+        self._kv.pool.hold(found)
+        sequence.begin_with(found)
+        return real(self, sequence)
+
+    monkeypatch.setattr(Scheduler, "_admit", admit)
+
+
+@caught_by("test_choices.py::test_the_prompt_is_computed_once[40-False]")
+def every_choice_computes_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def release(self: Scheduler, leader: Sequence) -> None:
+        self.waiting.extendleft(reversed(leader.followers))
+        leader.followers = []
+
+    monkeypatch.setattr(Scheduler, "_release_followers", release)
+
+
+@caught_by("test_choices.py::test_choice_i_is_the_answer_with_seed_plus_i[12]")
+def all_choices_have_one_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Sequence.__init__
+
+    def init(self: Sequence, request: Any, *args: Any) -> None:
+        real(self, request, *args)
+        self.seed = request.sampling.seed
+
+    monkeypatch.setattr(Sequence, "__init__", init)
+
+
+@caught_by("test_choices.py::test_those_who_wait_give_up_what_they_share_when_nobody_can_go_on")
+def those_who_wait_keep_what_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scheduler, "_take_from_waiting", lambda self, needy: False)
 
 
 @caught_by("test_generate.py::test_leaving_in_mid_stream_frees_the_blocks_within_a_step")
 def those_who_left_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        Sequence, "aborted", property(lambda self: False, lambda self, value: None), raising=False
-    )
+    left = property(lambda self: False, lambda self, value: None)
+    monkeypatch.setattr(DeltaStream, "aborted", left, raising=False)
 
 
 @caught_by("test_generate.py::test_an_answer_ends_at_the_models_length[1000]")
@@ -226,28 +314,7 @@ def a_wake_reads_on_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Device, "beside_steps", Device.between_steps)
 
 
-# Choosing and writing
-
-
-@caught_by("test_sampler.py::test_draws_follow_the_distribution[top-p]")
-def top_p_leaves_out_the_token_that_crosses_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    change_result(
-        monkeypatch,
-        torch.Tensor,
-        "cumsum",
-        lambda found: found * 1.3 if found.dtype == torch.float else found,
-    )
-
-
-@caught_by("test_sampler.py::test_a_seed_says_the_same_with_neighbours_and_after_sleeps")
-def a_draw_depends_on_what_was_drawn_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, count = sampler.uniform, iter(range(10**9))
-    monkeypatch.setattr(sampler, "uniform", lambda seed, position: real(seed, next(count)))
-
-
-@caught_by("test_sampler.py::test_banned_tokens_never_come")
-def banned_tokens_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler.SampleRow, "banned", property(lambda self: ()), raising=False)
+# Writing
 
 
 @caught_by("test_stopping.py::test_a_stop_string_wherever_its_tokens_border")

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.engine import harness
-from tests.mutants.engine_faults import FAULTS
+from tests.mutants import embedding_faults, family_faults, moe_faults, sampling_faults
+
+FAULTS = family_faults.FAULTS | embedding_faults.FAULTS | moe_faults.FAULTS | sampling_faults.FAULTS
 
 
 @pytest.mark.parametrize("name", FAULTS)

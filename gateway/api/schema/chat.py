@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine import FinishReason
 from gateway.api.schema.generation import ChunkUsage, GenerationRequest, Usage
+from gateway.api.schema.logprobs import ChatLogprobs, PromptLogprobs
 
 
 class ContentPart(Struct, frozen=True, kw_only=True):
@@ -61,7 +62,7 @@ class ChatChoice(Struct, frozen=True, kw_only=True):
     index: int
     message: AnswerMessage
     finish_reason: FinishReason
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatCompletion(Struct, frozen=True, kw_only=True):
@@ -71,6 +72,7 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     model: str
     choices: list[ChatChoice]
     usage: Usage
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
 
 
 class ChoiceDelta(Struct, frozen=True, kw_only=True):
@@ -82,7 +84,7 @@ class ChunkChoice(Struct, frozen=True, kw_only=True):
     index: int
     delta: ChoiceDelta
     finish_reason: FinishReason | None = None
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatCompletionChunk(Struct, frozen=True, kw_only=True):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine import FinishReason
 from gateway.api.schema.generation import ChunkUsage, GenerationRequest
+from gateway.api.schema.logprobs import PromptLogprobs, TextLogprobs
 
 
 class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
@@ -23,7 +24,8 @@ class CompletionChoice(Struct, frozen=True, kw_only=True):
     index: int
     text: str
     finish_reason: FinishReason | None = None
-    logprobs: None = None
+    logprobs: TextLogprobs | None = None
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
 
 
 class Completion(Struct, frozen=True, kw_only=True):

@@ -71,7 +71,7 @@ def test_a_commit_whose_body_fails_gives_back() -> None:
 
 def test_a_commit_that_is_refused_has_taken_nothing(tmp_path: Path) -> None:
     memory = FakeRoot(tmp_path).memory
-    arena = CpuArena(2 * MIB, memory)
+    arena = CpuArena(2 * MIB, memory=memory)
     everything = memory.state().available
     with memory.claim(everything - MIB), pytest.raises(OutOfMemory), arena.commit(0, 2 * MIB):
         raise AssertionError("the body must not run")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
+from array import array
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine import (
@@ -43,6 +44,9 @@ class Script(FakeSpec):
 
     pieces: list[str] = field(default_factory=lambda: ["Hel", "", "lo", "!"])
     finish_reason: FinishReason = "stop"
+    cached_tokens: int = 0
+    deltas: list[Delta] | None = None
+    """To be given out instead of the pieces."""
     refusal: Exception | None = None
     """Raised before the first piece."""
     failure: Exception | None = None
@@ -55,11 +59,21 @@ class Script(FakeSpec):
     """Each step closes ``may_step`` behind itself."""
 
     wakes: int = 0
+    resets: int = 0
     running: int = 0
     requests: list[GenerateRequest] = field(default_factory=list)
+    embedded: list[Sequence[Sequence[int]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.may_open.set()
+
+    def answer(self) -> list[Delta]:
+        if self.deltas is not None:
+            return self.deltas
+        answer = [Delta(token_ids=(65,), text=piece) for piece in self.pieces]
+        answer[0] = replace(answer[0], cached_tokens=self.cached_tokens)
+        answer[-1] = replace(answer[-1], finish_reason=self.finish_reason)
+        return answer
 
 
 class ScriptedEngine(FakeEngine):
@@ -88,16 +102,28 @@ class ScriptedEngine(FakeEngine):
         try:
             if script.refusal:
                 raise script.refusal
-            for i, piece in enumerate(script.pieces):
+            for delta in script.answer():
                 await self._step()
-                last = i == len(script.pieces) - 1
-                if last and script.failure:
+                if delta.finish_reason and script.failure:
                     raise script.failure
-                yield [
-                    Delta(token_ids=(65,), text=piece, finish_reason=script.finish_reason if last else None)
-                ]
+                others = replace(delta, prompt_logprobs=None)
+                yield [delta, *(replace(others, index=index) for index in range(1, request.n))]
         finally:
             script.running -= 1
+
+    async def embed(
+        self, inputs: Sequence[Sequence[int]], dimensions: int | None = None
+    ) -> list[array[float]]:
+        self.script.embedded.append(inputs)
+        self.script.running += 1
+        try:
+            await self._step()
+            return await super().embed(inputs, dimensions)
+        finally:
+            self.script.running -= 1
+
+    async def reset_prefix_cache(self) -> None:
+        self.script.resets += 1
 
     def fault(self) -> str | None:
         return self.script.fault

@@ -18,7 +18,7 @@ USER = [
     ("GET", "/api/status"),
     ("GET", "/is_sleeping"),
 ]
-ADMIN = [("POST", "/sleep"), ("POST", "/wake_up")]
+ADMIN = [("POST", "/sleep"), ("POST", "/reset_prefix_cache"), ("POST", "/wake_up")]
 
 REFUSED = 401
 

@@ -29,7 +29,12 @@ async def test_answer_has_openais_shape(gateway: Gateway) -> None:
                 "logprobs": None,
             }
         ],
-        "usage": {"prompt_tokens": len(PROMPT), "completion_tokens": 4, "total_tokens": len(PROMPT) + 4},
+        "usage": {
+            "prompt_tokens": len(PROMPT),
+            "completion_tokens": 4,
+            "total_tokens": len(PROMPT) + 4,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        },
     }
 
 
@@ -71,6 +76,7 @@ async def test_stream_usage_comes_in_a_last_chunk_of_its_own(gateway: Gateway) -
         "prompt_tokens": len(PROMPT),
         "completion_tokens": 4,
         "total_tokens": len(PROMPT) + 4,
+        "prompt_tokens_details": {"cached_tokens": 0},
     }
 
 
@@ -107,6 +113,12 @@ async def test_all_sampling_fields_arrive(gateway: Gateway) -> None:
         top_k=5,
         min_p=0.1,
         repetition_penalty=1.3,
+        presence_penalty=-2,
+        frequency_penalty=2,
+        logit_bias={"7": -100, "255": 0.5},
+        logprobs=True,
+        top_logprobs=20,
+        prompt_logprobs=0,
         seed=-(2**63),
         stop=["a", "b"],
         stop_token_ids=[7],
@@ -120,12 +132,18 @@ async def test_all_sampling_fields_arrive(gateway: Gateway) -> None:
         top_k=5,
         min_p=0.1,
         repetition_penalty=1.3,
+        presence_penalty=-2,
+        frequency_penalty=2,
+        logit_bias={7: -100, 255: 0.5},
+        logprobs=20,
+        prompt_logprobs=0,
         seed=-(2**63),
         stop=("a", "b"),
         stop_token_ids=frozenset({7}),
         ignore_eos=True,
     )
     assert (await sampling(gateway, stop="x", top_k=-1)).stop == ("x",)
+    assert (await sampling(gateway, logprobs=True)).logprobs == 0
     assert (await sampling(gateway, max_tokens=7, max_completion_tokens=8)).max_tokens == 8
 
 
@@ -167,16 +185,10 @@ async def test_neutral_values_and_unknown_fields_are_accepted(gateway: Gateway) 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"n": 2}, "n"),
-        ({"logprobs": True}, "logprobs"),
-        ({"logprobs": False, "top_logprobs": 3}, "top_logprobs"),
-        ({"presence_penalty": 0.5}, "presence_penalty"),
-        ({"frequency_penalty": -0.5}, "frequency_penalty"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"functions": [{"name": "f"}]}, "functions"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"structured_outputs": {"structural_tag": {}}}, "structured_outputs.structural_tag"),
     ],
 )
 async def test_what_is_not_supported_yet_is_refused(
@@ -225,8 +237,22 @@ async def test_what_is_not_supported_yet_is_refused(
         ({"stop": [1]}, "stop[0]"),
         ({"stop_token_ids": ["a"]}, "stop_token_ids[0]"),
         ({"n": 0}, "n"),
+        ({"n": 129}, "n"),
         ({"top_logprobs": 21}, "top_logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": False, "top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": 3}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+        ({"prompt_logprobs": -1}, "prompt_logprobs"),
+        ({"prompt_logprobs": 21}, "prompt_logprobs"),
+        ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+        ({"presence_penalty": 2.1}, "presence_penalty"),
+        ({"frequency_penalty": -2.1}, "frequency_penalty"),
         ({"logit_bias": {"1": "a"}}, "logit_bias[...]"),
+        ({"logit_bias": {"1": 101}}, "logit_bias[...]"),
+        ({"logit_bias": {"one": 1}}, "logit_bias"),
+        ({"logit_bias": {"256": 1}}, "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage"),

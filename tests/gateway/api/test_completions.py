@@ -22,7 +22,12 @@ async def test_answer_has_openais_shape(gateway: Gateway) -> None:
         "object": "text_completion",
         "model": "alpha",
         "choices": [{"index": 0, "text": "Hello!", "finish_reason": "stop", "logprobs": None}],
-        "usage": {"prompt_tokens": 6, "completion_tokens": 4, "total_tokens": 10},
+        "usage": {
+            "prompt_tokens": 6,
+            "completion_tokens": 4,
+            "total_tokens": 10,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        },
     }
     assert gateway.alpha.requests[0].sampling == SamplingParams(max_tokens=16)
 
@@ -83,7 +88,8 @@ async def test_echo(gateway: Gateway) -> None:
         ({"prompt": [256]}, "prompt"),
         ({"prompt": [1.5]}, "prompt[0]"),
         ({"prompt": ["a"] * 1025}, "prompt"),
-        ({"logprobs": 0}, "logprobs"),
+        ({"logprobs": -1}, "logprobs"),
+        ({"prompt_logprobs": 21}, "prompt_logprobs"),
         ({"logprobs": 21}, "logprobs"),
         ({"best_of": 2}, "best_of"),
         ({"suffix": "x"}, "suffix"),

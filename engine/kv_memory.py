@@ -1,0 +1,92 @@
+"""Where the KV cache's blocks lie in their arena, and when memory is behind them.
+
+Each layer's keys, and its values, have a range of their own in which the blocks follow one another, so that
+attention reads a sequence whose blocks are neighbours as one strided view, without copying. A chunk is a few
+neighbouring blocks: a piece of whole pages of every range, committed and released together.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from engine.blocks import BLOCK_SIZE
+from engine.memory.arena import ArenaFactory
+from engine.types import OutOfMemory
+
+_PAGE = 4096
+_LEAST_CHUNK = 2**20
+_MOST_ADDRESSES = 2**40
+
+
+class KVMemory:
+    """``limit``: most bytes that it may ever hold; None: no limit of its own."""
+
+    def __init__(
+        self,
+        make_arena: ArenaFactory,
+        shape: tuple[int, int, int],
+        dtype: torch.dtype,
+        blocks: int,
+        limit: int | None = None,
+    ) -> None:
+        """``shape``: layers, KV heads, head size. ``blocks``: address space for so many, or for what fits
+        into a terabyte."""
+        layers, heads, size = shape
+        block = BLOCK_SIZE * heads * size * dtype.itemsize
+        self._ranges = 2 * layers
+        self.block_bytes = self._ranges * block
+        """Of all layers."""
+        whole_pages = _PAGE // math.gcd(block, _PAGE)
+        self.blocks_per_chunk = whole_pages * -(-_LEAST_CHUNK // (whole_pages * self.block_bytes))
+        self.chunk_bytes = self.blocks_per_chunk * self.block_bytes
+        """The smallest commit."""
+        chunks = min(-(-blocks // self.blocks_per_chunk), max(1, _MOST_ADDRESSES // self.chunk_bytes))
+        self.num_blocks = min(blocks, chunks * self.blocks_per_chunk)
+        self._most_chunks = chunks if limit is None else min(chunks, max(1, limit // self.chunk_bytes))
+        self._piece = self.blocks_per_chunk * block
+        self._stride = chunks * self._piece
+        self.arena = make_arena(self._ranges * self._stride, _PAGE)
+        used = self.arena.tensor[: self._ranges * self._stride].view(dtype)
+        parts = used.view(layers, 2, chunks * self.blocks_per_chunk, BLOCK_SIZE, heads, size)
+        self.layers = [(keys, values) for keys, values in parts]
+        """Per layer keys and values, each [blocks, BLOCK_SIZE, KV heads, head size], contiguous."""
+        self.committed: set[int] = set()
+        """Chunks that have memory."""
+
+    @property
+    def committed_bytes(self) -> int:
+        return len(self.committed) * self.chunk_bytes
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether it holds all that it ever may."""
+        return len(self.committed) >= self._most_chunks
+
+    def chunk_of(self, block: int) -> int:
+        return block // self.blocks_per_chunk
+
+    def blocks_of(self, chunk: int) -> range:
+        first = chunk * self.blocks_per_chunk
+        return range(first, min(first + self.blocks_per_chunk, self.num_blocks))
+
+    def commit(self, chunk: int) -> None:
+        """Raises OutOfMemory, having taken nothing."""
+        if self.at_limit:
+            raise OutOfMemory(self.chunk_bytes, 0)
+        with self.arena.commit_all(self._pieces(chunk)):
+            # A byte of every page, so that the memory is really taken while the claim on it lasts.
+            for start, length in self._pieces(chunk):
+                self.arena.tensor[start : start + length : _PAGE].zero_()
+        self.committed.add(chunk)
+
+    def release(self, chunk: int) -> None:
+        self.committed.remove(chunk)
+        for start, length in self._pieces(chunk):
+            self.arena.release(start, length)
+
+    def _pieces(self, chunk: int) -> list[tuple[int, int]]:
+        """(offset, bytes) in the arena, one of each range."""
+        start = chunk * self._piece
+        return [(start + index * self._stride, self._piece) for index in range(self._ranges)]

@@ -1,0 +1,103 @@
+"""``POST /v1/embeddings``"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, post
+from litestar.di import NamedDependency
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from engine import Engine, ModelInfo
+from gateway.api.asgi import JSON
+from gateway.api.client import Client
+from gateway.api.decode import decode_body
+from gateway.api.generating import server_timing
+from gateway.api.prompts import Prompt, check_vocabulary, encode, open_engine, split_prompts, too_long
+from gateway.api.sampling import keep_alive_seconds
+from gateway.api.schema.embeddings import Embedding, EmbeddingList, EmbeddingRequest, EmbeddingUsage
+from gateway.config import ServerConfig
+from gateway.errors import InvalidRequest
+from gateway.fleet import Fleet
+
+MAX_INPUTS: Final = 2048
+
+_DECODER = msgspec.json.Decoder(EmbeddingRequest)
+
+
+@post("/v1/embeddings", status_code=200)
+async def embeddings(
+    request: Request[Any, Any, Any],
+    fleet: NamedDependency[Fleet],
+    server: NamedDependency[ServerConfig],
+) -> ASGIApp:
+    wanted = await decode_body(request, _DECODER)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        client = Client(scope, receive, send, stall_timeout=server.stall_timeout)
+        await client.serve(_answer(client, wanted, fleet))
+
+    return answer
+
+
+async def _answer(client: Client, request: EmbeddingRequest, fleet: Fleet) -> None:
+    model = fleet.resolve(request.model)
+    keep_alive = keep_alive_seconds(request.keep_alive)
+    prompts = split_prompts(request.input, param="input", most=MAX_INPUTS)
+    engine = await open_engine(fleet, model, "embed")
+    _check_dimensions(engine.info, request.dimensions)
+    inputs = [await _token_ids(engine, prompt) for prompt in prompts]
+    async with fleet.lease(model.name, keep_alive=keep_alive) as lease:
+        leased_at = time.monotonic()
+        vectors = await lease.embed(inputs, request.dimensions)
+        headers = {**JSON, "server-timing": server_timing(lease, time.monotonic() - leased_at)}
+        tokens = sum(map(len, inputs))
+        answer = EmbeddingList(
+            data=await asyncio.to_thread(_encode, vectors, request.encoding_format == "base64"),
+            model=model.name,
+            usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
+        )
+        await client.respond(200, msgspec.json.encode(answer), headers)
+
+
+def _check_dimensions(info: ModelInfo, wanted: int | None) -> None:
+    if wanted is None or wanted == info.embedding_size:
+        return
+    if not info.matryoshka:
+        raise InvalidRequest(
+            f"this model's vectors have {info.embedding_size} dimensions and cannot be cut to fewer",
+            param="dimensions",
+        )
+    if wanted > (info.embedding_size or 0):
+        raise InvalidRequest(f"dimensions is more than {info.embedding_size}", param="dimensions")
+
+
+async def _token_ids(engine: Engine, prompt: Prompt) -> list[int]:
+    if isinstance(prompt, str):
+        ids = await encode(engine, lambda: prompt, param="input", add_special_tokens=True) if prompt else []
+    else:
+        ids = prompt
+        check_vocabulary(engine.info, ids, param="input")
+    if not ids:
+        raise InvalidRequest("input is empty", param="input")
+    if len(ids) > engine.info.max_model_len:
+        raise too_long(engine.info, f"an input of {len(ids)} tokens", "input")
+    return ids
+
+
+def _encode(vectors: Sequence[array[float]], base64: bool) -> list[msgspec.Raw]:
+    """One by one and off the loop: a large batch has millions of digits."""
+    return [
+        msgspec.Raw(
+            msgspec.json.encode(
+                Embedding(index=index, embedding=b64encode(v).decode() if base64 else v.tolist())
+            )
+        )
+        for index, v in enumerate(vectors)
+    ]

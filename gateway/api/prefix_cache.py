@@ -1,0 +1,19 @@
+"""vLLM's ``POST /reset_prefix_cache``. It wakes nothing: who sleeps has no prefix cache."""
+
+from __future__ import annotations
+
+from litestar import post
+from litestar.di import NamedDependency
+from litestar.params import FromQuery
+
+from gateway.api.keys import ADMIN
+from gateway.api.schema.prefix_cache import ResetResponse
+from gateway.fleet import Fleet
+
+
+@post("/reset_prefix_cache", status_code=200, opt=ADMIN)
+async def reset_prefix_cache(
+    fleet: NamedDependency[Fleet], model: FromQuery[str | None] = None
+) -> ResetResponse:
+    await fleet.reset_prefix_cache(None if model is None else fleet.resolve(model).name)
+    return ResetResponse()

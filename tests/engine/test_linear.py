@@ -1,0 +1,155 @@
+"""Packed weights: the same numbers to the bit, in the same bytes, plain again after a sleep."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.linear import Linear
+from engine.memory.cpu import CpuArena
+from engine.model import Model
+from engine.types import OutOfMemory
+from tests.bench.random_checkpoint import SHAPES, write_checkpoint
+from tests.engine.conftest import OpenEngine
+from tests.engine.harness import collect, greedy, prompt, until
+
+SIZES = [(64, 32), (192, 96), (4096, 1024), (1024, 2048), (6144, 1024), (1024, 3072), (512, 8192)]
+ROWS = (1, 2, 3, 4, 7, 8, 16, 17, 32, 33, 64, 128)
+
+pytestmark = pytest.mark.skipif(
+    not Linear(torch.zeros(64, 32, dtype=torch.bfloat16)).packable, reason="this CPU has nothing to pack for"
+)
+
+
+def random_linear(rows: int, columns: int, *, bias: bool = False) -> Linear:
+    generator = torch.Generator().manual_seed(rows + columns)
+    weight = torch.randn(rows, columns, generator=generator).mul_(0.05).bfloat16()
+    return Linear(weight, torch.randn(rows, generator=generator).bfloat16() if bias else None)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_packed_is_plain_to_the_bit(size: tuple[int, int]) -> None:
+    layer = random_linear(*size, bias=size[0] == 192)
+    inputs = [torch.randn(rows, size[1]).bfloat16() for rows in ROWS]
+    ids = torch.randint(0, size[0], (50,))
+    plain, rows = [layer(x) for x in inputs], layer.rows(ids)
+    address = layer.weight.data_ptr()
+    layer.pack()
+    assert layer.packed
+    assert layer.weight.data_ptr() == address
+    assert all(torch.equal(layer(x), y) for x, y in zip(inputs, plain, strict=True))
+    assert torch.equal(layer.rows(ids), rows)
+
+
+@pytest.mark.parametrize("size", [(63, 32), (64, 33), (65, 64)], ids=str)
+def test_what_would_need_other_bytes_stays_plain(size: tuple[int, int]) -> None:
+    assert not random_linear(*size).packable
+
+
+def test_other_dtypes_stay_plain() -> None:
+    assert not Linear(torch.zeros(64, 64)).packable
+
+
+def test_blocks_that_lie_otherwise_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A format of another CPU would make the rows of a tied embedding unreadable."""
+    layer = random_linear(192, 96)
+    before = layer.weight.clone()
+    monkeypatch.setattr("engine.linear._gather", lambda packed, ids: packed[ids])
+    layer.pack()
+    assert not layer.packed
+    assert not layer.packable
+    assert torch.equal(layer.weight, before)
+
+
+def test_without_memory_for_it_packing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(size: int) -> None:
+        raise OutOfMemory(size, 0)
+
+    layer = random_linear(192, 96)
+    with monkeypatch.context() as scarce:
+        scarce.setattr("engine.linear.system.claim", short)
+        layer.pack()
+        assert not layer.packed
+    assert layer.packable
+    layer.pack()
+    assert layer.packed
+
+
+def test_a_packed_weight_lives_in_its_arena_through_a_release() -> None:
+    arena = CpuArena(2**21)
+    plain = random_linear(192, 96)
+    x = torch.randn(5, 96).bfloat16()
+    view = arena.tensor[: plain.weight.nbytes].view(torch.bfloat16).view(192, 96)
+    layer = Linear(view)
+    for _ in range(3):
+        with arena.commit(0, arena.size):
+            ctypes.memmove(view.data_ptr(), plain.weight.data_ptr(), plain.weight.nbytes)
+        assert torch.equal(layer(x), plain(x))
+        layer.pack()
+        assert layer.packed
+        assert torch.equal(layer(x), plain(x))
+        layer.emptied()
+        arena.release(0, arena.size)
+        assert not view.any()
+    arena.close()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of shapes that can be packed, embedding and head tied."""
+    shape = {**SHAPES["60m"], "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
+    SHAPES["tiny"] = {**shape, "vocab_size": 1024}
+    return write_checkpoint(tmp_path_factory.mktemp("packable"), "tiny")
+
+
+async def test_a_quiet_model_gets_packed_and_says_the_same(
+    checkpoint: Path, awake: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, answers = prompt(40, vocabulary=1000), []
+
+    async def answer() -> None:
+        answers.append((await collect(engine, ids, greedy(20))).token_ids)
+
+    with monkeypatch.context() as never:
+        never.setattr(Linear, "packable", False)
+        engine = await awake(checkpoint)
+        await answer()
+        assert engine.footprint().packed == 0
+        await engine.sleep(2)
+    await engine.wake()
+    await answer()
+    model = engine._model
+    assert isinstance(model, Model)
+    whole = sum(layer.weight.nbytes for layer in model.runner.decoder.linears)
+    await until(lambda: engine.footprint().packed == whole)
+    held = engine.footprint()
+    assert held.device == held.weights + held.kv + held.residue
+    await answer()
+    await engine.sleep(1)
+    assert engine.footprint().packed == whole
+    await engine.wake()
+    await answer()
+    await engine.sleep(2)
+    assert engine.footprint().packed == 0
+    await engine.wake()
+    await answer()
+    await until(lambda: engine.footprint().packed == whole)
+    await answer()
+    assert all(tokens == answers[0] for tokens in answers)
+
+
+async def test_packing_never_runs_while_the_weights_are_being_read(
+    checkpoint: Path, awake: OpenEngine
+) -> None:
+    """Many reloads in a row, with the worker packing in between as it can."""
+    engine = await awake(checkpoint)
+    ids = prompt(40, vocabulary=1000)
+    first = (await collect(engine, ids, greedy(20))).token_ids
+    for _ in range(15):
+        await asyncio.sleep(0.002)
+        await engine.reload_weights()
+        assert (await collect(engine, ids, greedy(20))).token_ids == first

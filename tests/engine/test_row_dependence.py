@@ -1,0 +1,175 @@
+"""Which operations give a row other bits in other company: what the exactness of answers rests on.
+
+Every operation of the decoder is tried with 1 to 64 rows and with contexts to 2,048. Those of ``NEVER`` must
+not depend on the company on any machine, nor may attention on who else is in the step. The others are listed
+(``pytest -rP`` shows it), and may differ by rounding alone. On one thread of a Xeon with AVX-512 BF16 these
+do: bfloat16 linears, packed or not, at some shapes with a single row; float32 linears below 16 rows;
+attention where a sequence is cut into chunks of less than 512, and a decoded row against the same row of a
+prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch.nn.functional import rms_norm, silu
+
+from engine.attention import AttentionSpec, attend, make_plan, write_kv
+from engine.blocks import BLOCK_SIZE, blocks_for
+from engine.linear import Linear
+from engine.models.experts_config import ExpertsConfig
+from engine.models.moe import mixture
+from engine.models.rope import rotate
+from engine.penalties import History
+from engine.sampler import SampleRow, sample
+from engine.types import SamplingParams
+
+MOST_ROWS = 64
+CONTEXTS = (1, 16, 17, 200, 513, 1024, 2048)
+CPU = torch.device("cpu")
+Operation = Callable[[torch.Tensor], torch.Tensor]
+
+
+def rows(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return torch.randn(MOST_ROWS, *shape, generator=torch.Generator().manual_seed(len(shape))).to(dtype)
+
+
+def matrix(inputs: int, outputs: int, dtype: torch.dtype, *, packed: bool = False) -> Linear:
+    weight = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(7)) / inputs**0.5
+    layer = Linear(weight.to(dtype))
+    if packed and layer.packable:
+        layer.pack()
+    return layer
+
+
+def dependent(operation: Operation, x: torch.Tensor) -> list[int]:
+    """The numbers of rows with which some row is not what it is among all."""
+    whole = operation(x.clone())
+    return [n for n in range(1, len(x)) if not torch.equal(operation(x[:n].clone()), whole[:n])]
+
+
+def norm(x: torch.Tensor) -> torch.Tensor:
+    return rms_norm(x, x.shape[-1:], eps=1e-6) * 0.7
+
+
+def gated(x: torch.Tensor) -> torch.Tensor:
+    gate, up = x.chunk(2, dim=-1)
+    return silu(gate) * up
+
+
+def turned(x: torch.Tensor) -> torch.Tensor:
+    angles = torch.arange(len(x)).view(-1, 1, 1) * torch.linspace(0, 1, x.shape[-1])
+    return rotate(x, angles.cos().to(x.dtype), angles.sin().to(x.dtype))
+
+
+def mixed(x: torch.Tensor) -> torch.Tensor:
+    """The router's and the sums' part; the experts' matrices are linears."""
+    config = ExpertsConfig(count=8, per_token=4, inner_size=8, normalize=True, shared_size=None)
+    return mixture(x, x[:, :8], config, lambda part, name: part * (int(name[:-1]) + 0.3), "")
+
+
+def drawn(params: SamplingParams) -> Operation:
+    def draw(logits: torch.Tensor) -> torch.Tensor:
+        asked = [SampleRow(params, seed, 9, History(params, [1, 2, 3])) for seed in range(len(logits))]
+        return torch.tensor([sampled.token_id for sampled in sample(logits, asked)])
+
+    return draw
+
+
+WIDE = rows(4096, dtype=torch.float32) * 3
+NEVER: dict[str, tuple[Operation, torch.Tensor]] = {
+    "rms norm": (norm, rows(1024)),
+    "rms norm of heads": (norm, rows(16, 128)),
+    "rms norm, float32": (norm, rows(1024, dtype=torch.float32)),
+    "rotation": (turned, rows(8, 128)),
+    "activation": (gated, rows(6144)),
+    "mixture": (mixed, rows(1024)),
+    "greedy": (drawn(SamplingParams(max_tokens=1, temperature=0)), WIDE),
+    "sampling": (drawn(SamplingParams(max_tokens=1)), WIDE),
+    "nucleus sampling": (drawn(SamplingParams(max_tokens=1, top_p=0.9, top_k=50)), WIDE),
+    "penalties": (drawn(SamplingParams(max_tokens=1, presence_penalty=0.5, repetition_penalty=1.2)), WIDE),
+}
+SHAPES = [(64, 192), (1024, 2048), (2048, 1024), (3072, 1024), (8192, 512)]
+MAY: dict[str, tuple[Operation, torch.Tensor]] = {
+    f"linear {inputs} -> {outputs}, {str(dtype)[6:]}{', packed' * packed}": (
+        matrix(inputs, outputs, dtype, packed=packed),
+        rows(inputs, dtype=dtype),
+    )
+    for inputs, outputs in SHAPES
+    for dtype, packed in ((torch.bfloat16, False), (torch.bfloat16, True), (torch.float32, False))
+}
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_a_row_is_the_same_in_any_company(name: str) -> None:
+    operation, x = NEVER[name]
+    assert dependent(operation, x) == []
+
+
+def test_linears_whose_rows_depend_on_their_number() -> None:
+    for name, (operation, x) in MAY.items():
+        different = dependent(operation, x)
+        print(f"{name}: {'rows differ with ' + str(different) if different else 'never'}")
+        whole, one = operation(x).float(), operation(x[:1]).float()
+        bound = 1e-5 if x.dtype == torch.float32 else 2**-6
+        assert (one - whole[:1]).abs().max() < bound, "not by rounding alone"
+
+
+class Cache:
+    """One layer with one sequence of 2,048 tokens in neighbouring blocks, and again in scattered ones."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        generator = torch.Generator().manual_seed(0)
+        longest, heads, kv_heads, size = max(CONTEXTS), 8, 4, 64
+        blocks = blocks_for(longest)
+        shape = (2 * blocks, BLOCK_SIZE, kv_heads, size)
+        self.layer = (torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype))
+        self.neighbours = list(range(blocks))
+        self.scattered = [blocks + block * 5 % blocks for block in range(blocks)]
+        self.queries = torch.randn(longest, heads, size, generator=generator).to(dtype)
+        keys, values = (torch.randn(longest, kv_heads, size, generator=generator).to(dtype) for _ in range(2))
+        for table in (self.neighbours, self.scattered):
+            write_kv(make_plan([(0, longest, table)], CPU), self.layer, keys, values)
+
+    def attend(self, spans: Sequence[tuple[int, int, list[int]]]) -> list[torch.Tensor]:
+        """Per span of (first, rows, table) its rows' results."""
+        queries = torch.cat([self.queries[first : first + count] for first, count, _ in spans])
+        out = attend(make_plan(spans, CPU), self.layer, queries, AttentionSpec(0.125))
+        return list(torch.split(out, [count for _, count, _ in spans]))
+
+
+@pytest.fixture(params=["bfloat16", "float32"])
+def cache(request: pytest.FixtureRequest) -> Cache:
+    return Cache(getattr(torch, request.param))
+
+
+def test_attention_is_the_same_beside_any_neighbours(cache: Cache) -> None:
+    spans = [(context - 1, 1, cache.neighbours) for context in CONTEXTS]
+    spans += [(512, 100, cache.neighbours), (0, 200, cache.neighbours), (700, 1, cache.scattered)]
+    alone = [cache.attend([span])[0] for span in spans]
+    for order in (spans, spans[::-1]):
+        for span, result in zip(order, cache.attend(order), strict=True):
+            assert torch.equal(result, alone[spans.index(span)]), span
+
+
+def test_attention_by_where_the_sequence_is_cut_and_lies(cache: Cache) -> None:
+    """What a prefix hit, a recomputation or another chunk may change."""
+    longest = max(CONTEXTS)
+    whole = cache.attend([(0, longest, cache.neighbours)])[0]
+    bound = 1e-5 if whole.dtype == torch.float32 else 2**-5
+
+    def compare(what: str, result: torch.Tensor, expected: torch.Tensor) -> None:
+        same = torch.equal(result, expected)
+        print(f"{whole.dtype}, {what}: {'the same' if same else 'differs'}")
+        assert (result.float() - expected.float()).abs().max() < bound, "not by rounding alone"
+
+    for chunk in (16, 128, 512, 1024):
+        spans = [(first, chunk, cache.neighbours) for first in range(0, longest, chunk)]
+        compare(f"chunks of {chunk}", torch.cat([cache.attend([span])[0] for span in spans]), whole)
+    for context in CONTEXTS:
+        one = cache.attend([(context - 1, 1, cache.neighbours)])[0]
+        compare(f"one row of {context} decoded", one, whole[context - 1 : context])
+        scattered = cache.attend([(context - 1, 1, cache.scattered)])[0]
+        compare(f"one row of {context} in scattered blocks", scattered, one)
