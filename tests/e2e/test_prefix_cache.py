@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 from openai.types import CompletionUsage
 
 from tests.e2e.server import Server, running
@@ -14,9 +13,10 @@ TEXT = "The dormouse sleeps all winter and wakes in spring, hungry. " * 8
 
 def ask(server: Server, model: str, n: int = 1) -> tuple[list[str | None], int]:
     """The answers, and how many tokens of the prompt were cached."""
-    answer = server.openai().chat.completions.create(
-        model=model, messages=[{"role": "user", "content": TEXT}], max_tokens=20, temperature=0, n=n
-    )
+    with server.openai() as client:
+        answer = client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": TEXT}], max_tokens=20, temperature=0, n=n
+        )
     usage = answer.usage
     assert isinstance(usage, CompletionUsage) and usage.prompt_tokens_details
     assert usage.completion_tokens <= 20 * n
@@ -43,9 +43,9 @@ prefix_cache = false
         assert again == first
         three, still = ask(server, "cached", n=3)
         assert (three, still) == ([first] * 3, cached)
-        reset = httpx.post(f"{server.url}/reset_prefix_cache", params={"model": "cached"})
+        reset = server.http.post("/reset_prefix_cache", params={"model": "cached"})
         assert reset.json() == {"success": True}
         assert ask(server, "cached") == ([first], 0)
-        httpx.post(f"{server.url}/sleep", params={"model": "cached", "level": 1})
+        server.http.post("/sleep", params={"model": "cached", "level": 1})
         assert ask(server, "cached") == ([first], 0)
         assert [ask(server, "plain", n=2) for _ in range(2)] == [([first] * 2, 0)] * 2
