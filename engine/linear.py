@@ -22,16 +22,18 @@ from engine.types import OutOfMemory
 _ROWS, _COLUMNS = 64, 32
 """Rows and columns of a block, of which pairs of columns lie together."""
 _CHECKED_ROWS = 256
+_LONGEST_LONE = 2048
+"""Columns to which a lone row's sums were found to be those of a row among others."""
 _TYPICAL_BATCH = 16
 """Rows that the blocks are chosen for; any number can be multiplied."""
 
 log = logging.getLogger("dormouse.engine")
 
-_multiply: Callable[..., torch.Tensor] = getattr(torch.ops.mkldnn, "_linear_pointwise", linear)
+_blocked_linear: Callable[..., torch.Tensor] = getattr(torch.ops.mkldnn, "_linear_pointwise", linear)
 
 
 class Linear:
-    """x [..., in] → [..., out] by a weight [out, in], a view of the weights' arena, and maybe a bias."""
+    """x [rows, in] → [rows, out] by a weight [out, in], a view of the weights' arena, and maybe a bias."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         self.weight = weight
@@ -43,8 +45,14 @@ class Linear:
         """The weight's memory as oneDNN's opaque tensor; made once, since address and format stay."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) == 1 and x.shape[-1] > _LONGEST_LONE:
+            # A lone row's sums are rounded otherwise than those of a row among others. It shall not matter.
+            return self._multiply(x.expand(2, -1).contiguous())[:1]
+        return self._multiply(x)
+
+    def _multiply(self, x: torch.Tensor) -> torch.Tensor:
         if self.packed:
-            return _multiply(x, self._blocks, self.bias, "none", [], "")
+            return _blocked_linear(x, self._blocks, self.bias, "none", [], "")
         return linear(x, self.weight, self.bias)
 
     def rows(self, ids: torch.Tensor) -> torch.Tensor:

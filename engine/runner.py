@@ -27,6 +27,8 @@ class _Batch:
     positions: list[int] = field(default_factory=list)
     prompt_lengths: list[int] = field(default_factory=list)
     spans: list[tuple[int, int, list[int]]] = field(default_factory=list)
+    prompts: list[int] = field(default_factory=list)
+    """By span the length of the prompt."""
     scored: list[int] = field(default_factory=list)
     """Rows that tell the log probability of a prompt's next token."""
     targets: list[tuple[Sequence, int]] = field(default_factory=list)
@@ -42,6 +44,7 @@ class _Batch:
         self.positions += range(first, stop)
         self.prompt_lengths += [sequence.prompt_length] * count
         self.spans.append((first, count, sequence.blocks))
+        self.prompts.append(sequence.prompt_length)
         if sequence.needs_prompt_logits:
             for position in range(len(sequence.prompt_logprobs) - 1, min(stop, sequence.prompt_length - 1)):
                 self.scored.append(offset + position)
@@ -79,7 +82,7 @@ class Runner:
             torch.tensor(batch.tokens, device=self.device),
             torch.tensor(batch.positions, device=self.device),
             torch.tensor(batch.prompt_lengths, device=self.device),
-            make_plan(batch.spans, self.device),
+            make_plan(batch.spans, self.device, batch.prompts),
             self.kv.layers,
             torch.tensor(batch.scored + batch.sampled, dtype=torch.int64, device=self.device),
         )

@@ -1,24 +1,24 @@
 """Paged attention in plain torch, the reference for every other implementation.
 
-Keys and values are read where they lie: a sequence whose blocks are neighbours is one strided view, and one
-with a shared beginning a few, whose results are merged by their log-sum-exps (Dao et al., 2022). Every
-sequence is a call of its own, never padded to a common length, so no answer depends on its neighbours.
+What a row is told depends on its position and on what it sees, to the bit, and on nothing else: not on its
+neighbours in the step, nor on where its prompt was cut into chunks or found in the prefix cache. The kernels
+round by the shape of a call, so the shapes are those of positions: a prompt's rows attend in tiles of a
+block, padded to the whole, a generated row alone, in segments whose results are merged by their log-sum-exps
+(Dao et al., 2022). Keys and values are read where they lie; only what is no neighbour is copied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad
 
-from engine.attention.plan import AttentionPlan, AttentionSpec, Run, Span, cut
+from engine.attention.plan import TILE, AttentionPlan, AttentionSpec, Run, Span, cut
 
 KVLayer = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer, each [blocks, block size, KV heads, head size], contiguous."""
-
-_MOST_RUNS = 4
-"""Above so many, copying is cheaper than merging."""
 
 _flash: Callable[..., tuple[torch.Tensor, torch.Tensor]] = (
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
@@ -29,42 +29,50 @@ _flash: Callable[..., tuple[torch.Tensor, torch.Tensor]] = (
 def write_kv(plan: AttentionPlan, layer: KVLayer, keys: torch.Tensor, values: torch.Tensor) -> None:
     """Put the step's keys and values [rows, KV heads, head size] into their slots."""
     for cache, fresh in zip(layer, (keys, values), strict=True):
-        cache.flatten(0, 1).index_copy_(0, plan.slots, fresh)
+        slots = cache.flatten(0, 1)
+        if plan.blank is not None:
+            slots.index_fill_(0, plan.blank, 0)
+        slots.index_copy_(0, plan.slots, fresh)
 
 
 def attend(plan: AttentionPlan, layer: KVLayer, queries: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
     """queries [rows, heads, head size] → [rows, heads, head size]."""
-    mixed = [_attend(span, layer, queries[span.start : span.stop], spec) for span in plan.spans]
+    mixed = [
+        (_decode if span.decoded else _prefill)(span, layer, queries[span.start : span.stop], spec)
+        for span in plan.spans
+    ]
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
 
-def _attend(span: Span, layer: KVLayer, queries: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
-    runs = cut(span.runs, span.since(spec.window))
-    if spec.softcap is None and len(queries) == 1:
-        return _decode(runs, layer, queries, spec.scale)
+def _prefill(span: Span, layer: KVLayer, queries: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
+    heads, size, kv_heads = queries.shape[1], queries.shape[2], layer[0].shape[2]
+    before, behind = span.first % TILE, -span.context % TILE
+    begin, end = span.first - before, span.context + behind
+    # [tiles, 1, KV heads, heads of each x rows, head size]: heads that share a KV head are rows of a product.
+    tiles = pad(queries, (0, 0, 0, 0, before, behind)).view(-1, TILE, kv_heads, heads // kv_heads, size)
+    tiles = tiles.permute(0, 2, 3, 1, 4).reshape(len(tiles), 1, kv_heads, -1, size)
+    since = _since(begin, spec.window)
+    runs = cut(span.runs, since, end)
     keys, values = _contiguous(runs, layer[0]), _contiguous(runs, layer[1])
-    if spec.softcap is not None:
-        return _capped(span, keys, values, queries, spec)
-    causal = span.first == 0 and (spec.window is None or spec.window >= span.context)
-    mixed = scaled_dot_product_attention(
-        queries.transpose(0, 1).unsqueeze(0),
-        keys,
-        values,
-        attn_mask=None if causal else span.mask(spec.window),
-        is_causal=causal,
-        scale=spec.scale,
-        enable_gqa=True,
-    )
-    return mixed.squeeze(0).transpose(0, 1)
+    mask = _mask(spec.window, heads // kv_heads, _at_least(end - since), queries.dtype, queries.device)
+    mixed = []
+    for stop, tile in zip(range(begin + TILE, end + TILE, TILE), tiles.unbind(), strict=True):
+        seen = slice(_since(stop - TILE, spec.window) - since, stop - since)
+        visible = mask[..., mask.shape[-1] - (seen.stop - seen.start) :]
+        mixed.append(_mix(tile, keys[:, :, seen], values[:, :, seen], visible, spec)[0])
+    out = torch.stack(mixed).view(len(mixed), kv_heads, -1, TILE, size).permute(0, 3, 1, 2, 4)
+    return out.reshape(-1, heads, size)[before : before + len(queries)]
 
 
-def _decode(runs: Sequence[Run], layer: KVLayer, queries: torch.Tensor, scale: float) -> torch.Tensor:
-    """One row, which sees all of ``runs``. The heads that share a KV head are rows of one product with it."""
+def _decode(span: Span, layer: KVLayer, queries: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
     grouped = queries.view(1, layer[0].shape[2], -1, queries.shape[2])
-    if len(runs) > _MOST_RUNS:
-        keys, values = _contiguous(runs, layer[0]), _contiguous(runs, layer[1])
-        return _flash(grouped, keys, values, scale=scale)[0].view(queries.shape)
-    parts = [_flash(grouped, _view(run, layer[0]), _view(run, layer[1]), scale=scale) for run in runs]
+    segments = span.segments(spec.window)
+    if spec.softcap is not None:
+        segments = [[run for runs in segments for run in runs]]
+    parts = [
+        _mix(grouped, _contiguous(runs, layer[0]), _contiguous(runs, layer[1]), None, spec)
+        for runs in segments
+    ]
     if len(parts) == 1:
         return parts[0][0].view(queries.shape)
     shares = torch.stack([lse for _, lse in parts]).softmax(0).unsqueeze(-1)
@@ -72,29 +80,57 @@ def _decode(runs: Sequence[Run], layer: KVLayer, queries: torch.Tensor, scale: f
     return mixed.to(queries.dtype).view(queries.shape)
 
 
-def _capped(
-    span: Span, keys: torch.Tensor, values: torch.Tensor, queries: torch.Tensor, spec: AttentionSpec
+def _mix(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    spec: AttentionSpec,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All [1, KV heads, rows or slots, head size] → values, and the log-sum-exps of their scores. Torch's
+    kernels know no cap on the scores; that is done in float32."""
+    if spec.softcap is None:
+        return _flash(queries, keys, values, attn_mask=mask, scale=spec.scale)
+    scores = (queries.float() @ keys.float().mT) * (spec.scale / spec.softcap)
+    scores = scores.tanh() * spec.softcap
+    if mask is not None:
+        scores = scores + mask
+    mixed = (scores.softmax(-1) @ values.float()).to(queries.dtype)
+    return mixed, scores.logsumexp(-1)
+
+
+def _since(first: int, window: int | None) -> int:
+    """The first position that the row at ``first`` sees."""
+    return 0 if window is None else max(0, first + 1 - window)
+
+
+def _at_least(width: int) -> int:
+    """A power of two, so that few masks are made."""
+    return 1 << max(8, (width - 1).bit_length())
+
+
+@lru_cache(maxsize=64)
+def _mask(
+    window: int | None, group: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
-    """With a cap on the scores, which torch's kernels do not know; in float32."""
-    assert spec.softcap is not None
-    rows, heads, size = queries.shape
-    kv_heads, columns = keys.shape[1], keys.shape[2]
-    grouped = queries.float().transpose(0, 1).reshape(kv_heads, -1, size)
-    scores = (grouped @ keys.squeeze(0).float().mT).view(heads, rows, columns) * (spec.scale / spec.softcap)
-    scores = (scores.tanh() * spec.softcap).masked_fill(~span.mask(spec.window), -torch.inf)
-    weights = scores.softmax(-1).view(kv_heads, -1, columns)
-    mixed = (weights @ values.squeeze(0).float()).view(heads, rows, size)
-    return mixed.transpose(0, 1).to(queries.dtype)
-
-
-def _view(run: Run, cache: torch.Tensor) -> torch.Tensor:
-    """[1, KV heads, slots, head size], of the cache's own memory."""
-    (start, length), (_, slot, head, _) = run, cache.stride()
-    size = (1, cache.shape[2], length, cache.shape[3])
-    return cache.as_strided(size, (0, head, slot, 1), cache.storage_offset() + start * slot)
+    """What a tile may see of the ``width`` slots up to its end: 0 or -inf, [1, 1, group x rows, width]."""
+    rows = torch.arange(TILE, device=device).unsqueeze(1)
+    columns = torch.arange(TILE - width, TILE, device=device)
+    seen = columns <= rows
+    if window is not None:
+        seen &= columns > rows - window
+    mask = torch.zeros(TILE, width, dtype=dtype, device=device).masked_fill(~seen, -torch.inf)
+    return mask.repeat(group, 1)[None, None]
 
 
 def _contiguous(runs: Sequence[Run], cache: torch.Tensor) -> torch.Tensor:
     """[1, KV heads, slots, head size]; a copy if there are several runs."""
     views = [_view(run, cache) for run in runs]
     return views[0] if len(views) == 1 else torch.cat(views, dim=2)
+
+
+def _view(run: Run, cache: torch.Tensor) -> torch.Tensor:
+    """Of the cache's own memory."""
+    (start, length), (_, slot, head, _) = run, cache.stride()
+    size = (1, cache.shape[2], length, cache.shape[3])
+    return cache.as_strided(size, (0, head, slot, 1), cache.storage_offset() + start * slot)

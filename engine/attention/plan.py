@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -25,73 +25,91 @@ class AttentionSpec:
 Run = tuple[int, int]
 """(first slot, slots) of consecutive slots of the cache."""
 
+TILE = BLOCK_SIZE
+"""Rows of a prompt that attend together, at fixed positions."""
+SEGMENT = 512
+"""Slots that a decoded row looks at in one go, at fixed positions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Rows ``start:stop`` of the step are one sequence's tokens at positions ``first:context``."""
+    """Rows ``start:stop`` of the step are one sequence's tokens at positions ``first:context``: either of
+    its prompt, or a single one that was generated."""
 
     start: int
     stop: int
-    context: int
+    first: int
+    decoded: bool
     runs: tuple[Run, ...]
-    """Where the positions from 0 to ``context`` lie."""
-    device: torch.device
-    _masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+    """Where the positions from 0 lie, to the end of the last block."""
 
     @property
-    def first(self) -> int:
-        return self.context - (self.stop - self.start)
+    def context(self) -> int:
+        return self.first + self.stop - self.start
 
-    def since(self, window: int | None) -> int:
-        """The first position that any of the rows sees."""
-        return 0 if window is None else max(0, self.first + 1 - window)
-
-    def mask(self, window: int | None) -> torch.Tensor:
-        """bool [rows, context - since]: True where a row may look."""
-        if window not in self._masks:
-            columns = torch.arange(self.since(window), self.context, device=self.device)
-            rows = torch.arange(self.first, self.context, device=self.device).unsqueeze(1)
-            seen = columns <= rows
-            self._masks[window] = seen if window is None else seen & (columns > rows - window)
-        return self._masks[window]
+    def segments(self, window: int | None) -> list[list[Run]]:
+        """Of a decoded row: where what it sees lies."""
+        since = 0 if window is None else max(0, self.context - window)
+        starts = [since, *range((since // SEGMENT + 1) * SEGMENT, self.context, SEGMENT)]
+        return [cut(self.runs, a, b) for a, b in pairwise([*starts, self.context])]
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
     slots: torch.Tensor
     """Where each row's own key and value go, int64 [rows]."""
+    blank: torch.Tensor | None
+    """Slots behind the ends of prompts, to the ends of their blocks, which are read and not yet written."""
     spans: tuple[Span, ...]
     """In the order of their rows."""
 
 
-def make_plan(spans: Sequence[tuple[int, int, Sequence[int]]], device: torch.device) -> AttentionPlan:
-    """``spans``: per sequence its first position in this step, its number of rows, and its block table."""
+def make_plan(
+    spans: Sequence[tuple[int, int, Sequence[int]]],
+    device: torch.device,
+    prompt_lengths: Sequence[int] | None = None,
+) -> AttentionPlan:
+    """``spans``: per sequence its first position in this step, its number of rows, and its block table. Rows
+    from its prompt's length on are computed as they were, or would be, when generated; without
+    ``prompt_lengths`` all are of prompts."""
     slots: list[int] = []
+    blank: list[int] = []
     made: list[Span] = []
-    for first, count, table in spans:
+    for index, (first, count, table) in enumerate(spans):
         context, row = first + count, len(slots)
-        slots += [table[p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE for p in range(first, context)]
-        made.append(Span(row, row + count, context, _runs(table, context), device))
-    return AttentionPlan(torch.tensor(slots, device=device), tuple(made))
+        slots += [_slot(table, position) for position in range(first, context)]
+        prompt = context if prompt_lengths is None else min(context, prompt_lengths[index])
+        runs = _runs(table, context)
+        if first < prompt:
+            made.append(Span(row, row + prompt - first, first, False, runs))
+            blank += [_slot(table, position) for position in range(prompt, blocks_for(prompt) * BLOCK_SIZE)]
+        for position in range(max(first, prompt), context):
+            at = row + position - first
+            made.append(Span(at, at + 1, position, True, runs))
+    missing = torch.tensor(blank, device=device) if blank else None
+    return AttentionPlan(torch.tensor(slots, device=device), missing, tuple(made))
+
+
+def _slot(table: Sequence[int], position: int) -> int:
+    return table[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
 
 
 def _runs(table: Sequence[int], context: int) -> tuple[Run, ...]:
-    """The slots of ``context`` tokens, neighbouring blocks taken together."""
+    """The slots of the blocks of ``context`` tokens, neighbouring blocks taken together."""
     used = list(table[: blocks_for(context)])
     if used == list(range(used[0], used[0] + len(used))):
-        return ((used[0] * BLOCK_SIZE, context),)
+        return ((used[0] * BLOCK_SIZE, len(used) * BLOCK_SIZE),)
     starts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(used)) if b != a + 1), len(used)]
-    return tuple(
-        (used[a] * BLOCK_SIZE, min(b * BLOCK_SIZE, context) - a * BLOCK_SIZE) for a, b in pairwise(starts)
-    )
+    return tuple((used[a] * BLOCK_SIZE, (b - a) * BLOCK_SIZE) for a, b in pairwise(starts))
 
 
-def cut(runs: Sequence[Run], since: int) -> list[Run]:
-    """Without the first ``since`` slots."""
-    left: list[Run] = []
-    for start, length in runs:
-        skip = min(since, length)
-        since -= skip
-        if length > skip:
-            left.append((start + skip, length - skip))
-    return left
+def cut(runs: Sequence[Run], first: int, stop: int) -> list[Run]:
+    """The part of ``runs`` that holds the positions ``first:stop``."""
+    found: list[Run] = []
+    at = 0
+    for slot, length in runs:
+        a, b = max(first, at), min(stop, at + length)
+        if a < b:
+            found.append((slot + a - at, b - a))
+        at += length
+    return found

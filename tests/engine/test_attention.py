@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
 
 from engine.attention import AttentionSpec, attend, make_plan, write_kv
-from engine.blocks import blocks_for
+from engine.blocks import BLOCK_SIZE, blocks_for
 from engine.kv_memory import KVMemory
 from engine.memory.cpu import CpuArena
 
 BLOCKS = 400
-LENGTHS = (1, 15, 16, 17, 40, 100, 203)
+LENGTHS = (1, 15, 16, 17, 40, 203, 530)
 CPU = torch.device("cpu")
 SPECS = {
     "plain": AttentionSpec(0.3),
@@ -67,33 +68,64 @@ def test_attention_is_the_formula(
     for at, length in enumerate(LENGTHS):
         table = LAYOUTS[layout](blocks_for(length), 17 * at)
         k, v = torch.randn(2, length, kv_heads, size)
-        for rows in sorted({1, min(length, 5), length}):
+        q = torch.randn(length, heads, size)
+        expected = formula(q, k, v, spec)
+        for rows, prompt in (
+            (length, length),
+            (min(length, 5), length),
+            (1, length - 1),
+            (length, length // 2),
+        ):
             first = length - rows
             if first:
                 write_kv(make_plan([(0, first, table)], CPU), memory.layers[1], k[:first], v[:first])
-            plan = make_plan([(first, rows, table)], CPU)
+            plan = make_plan([(first, rows, table)], CPU, [prompt])
             write_kv(plan, memory.layers[1], k[first:], v[first:])
-            q = torch.randn(rows, heads, size)
-            found = attend(plan, memory.layers[1], q, spec)
-            torch.testing.assert_close(found.double(), formula(q, k, v, spec), atol=1e-5, rtol=1e-5)
+            found = attend(plan, memory.layers[1], q[first:], spec)
+            torch.testing.assert_close(found.double(), expected[first:], atol=1e-5, rtol=1e-5)
 
 
-def test_no_answer_depends_on_its_neighbours(memory: KVMemory, shape: tuple[int, int, int]) -> None:
-    """Rows of several sequences in one plan, to the bit."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+def test_a_row_is_told_the_same_to_the_bit(
+    shape: tuple[int, int, int], dtype: torch.dtype, spec: AttentionSpec
+) -> None:
+    """Wherever its prompt is cut, its blocks lie, and whoever is beside it; rows of an answer too, generated
+    one by one or computed again together."""
     torch.manual_seed(0)
     size, heads, kv_heads = shape
-    spans = [(0, 40, list(range(3))), (99, 1, list(range(10, 17))), (30, 7, [50, 20, 30]), (15, 1, [60])]
-    rows = sum(count for _, count, _ in spans)
-    layer = memory.layers[0]
-    for cache in layer:
-        cache.normal_()
-    k, v = torch.randn(2, rows, kv_heads, size)
-    q = torch.randn(rows, heads, size)
-    plan = make_plan(spans, CPU)
-    write_kv(plan, layer, k, v)
-    together = attend(plan, layer, q, SPECS["plain"]).split([count for _, count, _ in spans])
-    for span, mixed, mine in zip(spans, together, q.split([count for _, count, _ in spans]), strict=True):
-        assert torch.equal(attend(make_plan([span], CPU), layer, mine, SPECS["plain"]), mixed)
+    length, prompt = 560, 515
+    blocks = blocks_for(length)
+    layer = tuple(torch.full((2 * blocks, BLOCK_SIZE, kv_heads, size), torch.nan, dtype=dtype) for _ in "kv")
+    k, v = torch.randn(2, length, kv_heads, size).to(dtype)
+    q = torch.randn(length, heads, size).to(dtype)
+
+    def compute(table: list[int], cuts: list[int], beside: list[int] | None = None) -> torch.Tensor:
+        found = []
+        for cache in layer if beside is None else ():
+            cache.fill_(torch.nan)
+        for first, stop in pairwise([*cuts, length]):
+            spans, rows, prompts = [(first, stop - first, table)], list(range(first, stop)), [prompt]
+            if beside and first:
+                spans, rows = [(first - 1, 1, beside), *spans], [first - 1, *rows]
+                prompts = [prompt, prompt]
+            plan = make_plan(spans, CPU, prompts)
+            write_kv(plan, layer, k[rows], v[rows])  # type: ignore[arg-type]
+            found.append(attend(plan, layer, q[rows], spec)[first - stop :])  # type: ignore[arg-type]
+        return torch.cat(found)
+
+    table = list(range(blocks))
+    whole = compute(table, [0])
+    assert not whole.isnan().any()
+    one_by_one = compute(table, [0, *range(prompt, length)])
+    assert torch.equal(one_by_one, whole)
+    for cuts in ([0, 16, 48, 512, 530], [0, 5, 6, 100, 514, 515, 516], list(range(0, length, 37))):
+        assert torch.equal(compute(table, cuts), whole), cuts
+    compute(table, [0])
+    scattered = [blocks + block * 3 % blocks for block in range(blocks)]
+    two_runs = [*range(blocks, blocks + 20), *range(20, blocks)]
+    for other in (scattered, two_runs):
+        assert torch.equal(compute(other, [0, 512, 530], beside=table), whole)
 
 
 def test_a_released_chunk_reads_zero_and_holds_nothing() -> None:

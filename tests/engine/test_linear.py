@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from engine.checkpoint import Checkpoint
+from engine.device import Device
+from engine.info import read_config
 from engine.linear import Linear
 from engine.memory.cpu import CpuArena
-from engine.model import Model
-from engine.types import OutOfMemory
+from engine.model import Model, build_model
+from engine.reader import Reader
+from engine.types import EngineOptions, OutOfMemory
 from tests.bench.random_checkpoint import SHAPES, write_checkpoint
 from tests.engine.conftest import OpenEngine
 from tests.engine.harness import collect, greedy, prompt, until
@@ -143,13 +148,53 @@ async def test_a_quiet_model_gets_packed_and_says_the_same(
 
 
 async def test_packing_never_runs_while_the_weights_are_being_read(
-    checkpoint: Path, awake: OpenEngine
+    checkpoint: Path, awake: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many reloads in a row, with the worker packing in between as it can."""
     engine = await awake(checkpoint)
     ids = prompt(40, vocabulary=1000)
     first = (await collect(engine, ids, greedy(20))).token_ids
-    for _ in range(15):
-        await asyncio.sleep(0.002)
+    model = engine._model
+    assert isinstance(model, Model)
+    weights, read, tried = model.weights, Reader.read, []
+
+    def read_and_look(self: Reader, *args: Any) -> None:
+        read(self, *args)
+        tried.append(weights.pack_next())
+
+    monkeypatch.setattr(Reader, "read", read_and_look)
+    for _ in range(10):
         await engine.reload_weights()
         assert (await collect(engine, ids, greedy(20))).token_ids == first
+    assert tried == [False] * 10
+
+
+def test_a_release_waits_for_the_matrix_that_is_being_packed(tmp_path: Path) -> None:
+    """Another thread may take the memory: what is packed then would be lost, and pass for packed."""
+    checkpoint = write_checkpoint(tmp_path, "tiny")
+    model = build_model(
+        Checkpoint(checkpoint), read_config(Checkpoint(checkpoint)), EngineOptions(), Device("cpu", CpuArena)
+    )
+    packing, go_on = threading.Event(), threading.Event()
+    real = Linear._pack
+
+    def slow(self: Linear) -> bool:
+        packing.set()
+        go_on.wait(5)
+        return real(self)
+
+    model.weights.fill()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Linear, "_pack", slow)
+        packer = threading.Thread(target=model.weights.pack_next)
+        packer.start()
+        packing.wait(5)
+        releaser = threading.Thread(target=model.weights.release)
+        releaser.start()
+        releaser.join(0.05)
+        assert releaser.is_alive()
+        go_on.set()
+        packer.join()
+        releaser.join()
+    assert model.weights.packed == 0
+    for arena in model.arenas:
+        arena.close()

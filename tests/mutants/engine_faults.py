@@ -20,6 +20,7 @@ from engine.device import Device
 from engine.engine import TorchEngine
 from engine.free_ids import FreeIds
 from engine.kv_cache import KVCache
+from engine.linear import Linear
 from engine.memory.cpu import CpuArena
 from engine.memory.system import SystemMemory
 from engine.prefix_cache import PrefixCache
@@ -336,3 +337,43 @@ def a_token_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     change_result(
         monkeypatch, Runner, "step", lambda tokens: [*tokens[:-1], None] if len(tokens) > 1 else tokens
     )
+
+
+# Packed weights
+
+
+@caught_by("test_linear.py::test_a_quiet_model_gets_packed_and_says_the_same")
+def a_refilled_weight_passes_for_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Linear, "emptied", lambda self: None)
+
+
+class NoLock:
+    def acquire(self, blocking: bool = True) -> bool:
+        return True
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+@caught_by("test_linear.py::test_a_release_waits_for_the_matrix_that_is_being_packed")
+def packing_and_releasing_go_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Weights.__init__
+
+    def init(self: Weights, *args: Any) -> None:
+        real(self, *args)
+        self._lock = NoLock()  # type: ignore[assignment]
+
+    monkeypatch.setattr(Weights, "__init__", init)
+
+
+@caught_by("test_linear.py::test_a_quiet_model_gets_packed_and_says_the_same")
+def a_tied_embedding_is_read_as_if_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Linear, "rows", lambda self, ids: self.weight[ids])
+
+
+@caught_by("test_linear.py::test_blocks_that_lie_otherwise_are_refused")
+def any_layout_of_blocks_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.linear._same_rows", lambda plain, address: True)

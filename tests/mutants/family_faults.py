@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine.attention import AttentionSpec
-from engine.attention.plan import Span
+from engine.attention import AttentionSpec, plan
+from engine.attention import cpu as attention
 from engine.models import config, decoder, families, rope
 from engine.models.config import ModelConfig
 from engine.models.family import Norms
@@ -40,8 +40,23 @@ def mistake_spec(monkeypatch: pytest.MonkeyPatch, change: Callable[[AttentionSpe
 
 @caught_by(f"{NUMBERS}[llama-gelu]")
 def rows_look_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Span.mask
-    monkeypatch.setattr(Span, "mask", lambda self, window: torch.ones_like(real(self, window)))
+    change_result(monkeypatch, attention, "_mask", torch.zeros_like)
+
+
+@caught_by("test_attention.py::test_attention_is_the_formula[(32, 4, 2)-plain-neighbours]")
+def all_segments_weigh_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def level(*args: Any) -> Any:
+        values, sums = flash(*args)
+        return values, torch.zeros_like(sums)
+
+    flash = attention._mix
+    monkeypatch.setattr(attention, "_mix", level)
+
+
+@caught_by("test_attention.py::test_a_row_is_told_the_same_to_the_bit[(32, 4, 2)-plain-torch.bfloat16]")
+def what_is_behind_a_prompt_is_read_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_result(monkeypatch, plan, "make_plan", lambda made: replace(made, blank=None))
+    monkeypatch.setattr("tests.engine.test_attention.make_plan", plan.make_plan)
 
 
 @caught_by(f"{NUMBERS}[mistral]")

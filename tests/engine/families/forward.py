@@ -51,7 +51,11 @@ def forward(
             torch.tensor(tokens),
             torch.tensor(positions),
             torch.tensor(lengths),
-            make_plan([(done[i], stops[i] - done[i], tables[i]) for i in pending], cpu),
+            make_plan(
+                [(done[i], stops[i] - done[i], tables[i]) for i in pending],
+                cpu,
+                [texts[i].prompt_length for i in pending],
+            ),
             kv,
             torch.arange(len(tokens)),
         )
