@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine.blocks import BLOCK_SIZE
-
 LARGEST: Final = 512
-STRETCH: Final = 1.7
-"""How long a step with a prompt's chunk may take, in ordinary steps: below 2, since estimates err."""
+UNIT: Final = 8
+"""A chunk beside running streams is a multiple of this."""
+STRETCH: Final = 1.5
+"""How long a step with a prompt's chunk may take, in ordinary steps: well below 2, since estimates err."""
 
 _WEIGHT: Final = 0.3
 """Of the newest observation in a running mean."""
@@ -34,14 +34,14 @@ class StepBudget:
         self._mixed_seen = False
 
     def prefill_tokens(self, decoding: int) -> int:
-        """For a step in which ``decoding`` sequences get their next token: a multiple of the block size."""
+        """For a step in which ``decoding`` sequences get their next token: a multiple of ``UNIT``."""
         if not decoding:
             return self.largest
         ordinary = self._ordinary_seconds(decoding)
         if ordinary is None or self._per_token is None:
-            return BLOCK_SIZE
+            return UNIT
         tokens = int((STRETCH - 1) * ordinary / self._per_token)
-        return min(max(tokens // BLOCK_SIZE, 1) * BLOCK_SIZE, self.largest)
+        return min(max(tokens // UNIT, 1) * UNIT, self.largest)
 
     def observe(self, decoding: int, prefill: int, seconds: float) -> None:
         """A step of ``decoding`` rows and ``prefill`` tokens of prompts took ``seconds``."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from engine.blocks import BlockPool
-from engine.kv_memory import KVMemory
+from engine.kv_memory import KVMemory, neighbours
 from engine.types import OutOfMemory
 
 log = logging.getLogger("dormouse.engine")
@@ -134,8 +134,13 @@ class KVCache:
 
     def _commit_for(self, blocks: Sequence[int]) -> None:
         """Memory behind these blocks. Raises OutOfMemory, keeping what it has got until then."""
-        for chunk in sorted({self.memory.chunk_of(block) for block in blocks} - self.memory.committed):
-            self.memory.commit(chunk)
+        missing = {self.memory.chunk_of(block) for block in blocks} - self.memory.committed
+        for first, count in neighbours(missing):
+            try:
+                self.memory.commit(first, count)
+            except OutOfMemory:
+                for chunk in range(first, first + count):
+                    self.memory.commit(chunk)
 
     def _reclaim(self) -> KVCache | None:
         """Who gave something up: a sibling memory, or itself a block; None when all is in use."""
@@ -159,8 +164,8 @@ class KVCache:
         """Give back the chunks of which no block is taken, but for the lowest ``keep``; bytes freed."""
         taken = {self.memory.chunk_of(block) for block in self.pool.taken}
         unused = [chunk for chunk in sorted(self.memory.committed)[keep:] if chunk not in taken]
-        for chunk in unused:
-            self.memory.release(chunk)
+        for first, count in neighbours(unused):
+            self.memory.release(first, count)
         return len(unused) * self.memory.chunk_bytes
 
     def _fault(self) -> str | None:

@@ -8,6 +8,7 @@ neighbouring blocks: a piece of whole pages of every range, committed and releas
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 
@@ -71,22 +72,34 @@ class KVMemory:
         first = chunk * self.blocks_per_chunk
         return range(first, min(first + self.blocks_per_chunk, self.num_blocks))
 
-    def commit(self, chunk: int) -> None:
-        """Raises OutOfMemory, having taken nothing."""
-        if self.at_limit:
-            raise OutOfMemory(self.chunk_bytes, 0)
-        with self.arena.commit_all(self._pieces(chunk)):
-            # A byte of every page, so that the memory is really taken while the claim on it lasts.
-            for start, length in self._pieces(chunk):
-                self.arena.tensor[start : start + length : _PAGE].zero_()
-        self.committed.add(chunk)
+    def commit(self, first: int, count: int = 1) -> None:
+        """Memory behind ``count`` chunks from ``first`` on. Raises OutOfMemory, having taken nothing."""
+        if len(self.committed) + count > self._most_chunks:
+            raise OutOfMemory(count * self.chunk_bytes, 0)
+        pieces = self._pieces(first, count)
+        with self.arena.commit_all(pieces):
+            # At once, so that the memory is really taken while the claim on it lasts.
+            for piece in pieces:
+                self.arena.populate(*piece)
+        self.committed.update(range(first, first + count))
 
-    def release(self, chunk: int) -> None:
-        self.committed.remove(chunk)
-        for start, length in self._pieces(chunk):
+    def release(self, first: int, count: int = 1) -> None:
+        self.committed.difference_update(range(first, first + count))
+        for start, length in self._pieces(first, count):
             self.arena.release(start, length)
 
-    def _pieces(self, chunk: int) -> list[tuple[int, int]]:
+    def _pieces(self, first: int, count: int) -> list[tuple[int, int]]:
         """(offset, bytes) in the arena, one of each range."""
-        start = chunk * self._piece
-        return [(start + index * self._stride, self._piece) for index in range(self._ranges)]
+        start = first * self._piece
+        return [(start + index * self._stride, count * self._piece) for index in range(self._ranges)]
+
+
+def neighbours(chunks: Iterable[int]) -> list[tuple[int, int]]:
+    """As (first, count) of those that follow one another."""
+    found: list[tuple[int, int]] = []
+    for chunk in sorted(chunks):
+        if found and chunk == sum(found[-1]):
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((chunk, 1))
+    return found

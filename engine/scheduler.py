@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from engine.blocks import BLOCK_SIZE, blocks_for
-from engine.chunk import StepBudget
+from engine.chunk import UNIT, StepBudget
 from engine.kv_cache import KVCache
 from engine.sequence import Sequence
 from engine.types import OutOfMemory
@@ -86,7 +86,7 @@ class Scheduler:
             self.waiting.appendleft(first)
 
     def _prefills(self, budget: int) -> Scheduled:
-        """Prompts and how much of each. All but the last chunk of one are whole blocks."""
+        """Prompts and how much of each. All but the last chunk of one are multiples of UNIT."""
         scheduled: Scheduled = []
         for sequence in self.running:
             if sequence.left > 1 and (count := _chunk(sequence, budget)):
@@ -173,4 +173,4 @@ class Scheduler:
 
 
 def _chunk(sequence: Sequence, budget: int) -> int:
-    return sequence.left if sequence.left <= budget else budget // BLOCK_SIZE * BLOCK_SIZE
+    return sequence.left if sequence.left <= budget else budget // UNIT * UNIT

@@ -125,7 +125,7 @@ class Weights:
         Raises OutOfMemory, CheckpointError; then nothing is held."""
         with self._lock, self._arena.commit(0, self._span):
             self._reader.read(self._layout.shards, self._layout.slices, self._layout.dtype)
-            self._plain = deque(layer for layer in self._linears if layer.packable)
+            self._plain = deque(self._linears)
             self.resident = True
 
     @property
@@ -135,11 +135,15 @@ class Weights:
 
     def pack_next(self, most: int | None = None) -> bool:
         """Lay out one more matrix, of at most so many bytes, for the device's matmul; False when there is
-        none, or this is not the time. For the device's worker."""
+        none, or this is not the time. For the device's worker: a second thread that computes would have
+        OpenMP threads of its own, and all would wait for each other more slowly."""
         if not self._plain or not self._lock.acquire(blocking=False):
             return False
         try:
-            layer = next((one for one in self._plain if one.weight.nbytes <= (most or _ANY)), None)
+            while self._plain and not self._plain[0].packable:
+                self._plain.popleft()
+            small = (one for one in self._plain if one.weight.nbytes <= (most or _ANY) and one.packable)
+            layer = next(small, None)
             if layer is None or not layer.pack():
                 return False
             self._plain.remove(layer)

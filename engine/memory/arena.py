@@ -37,6 +37,9 @@ class Arena(Protocol):
     def commit_all(self, ranges: Sequence[tuple[int, int]]) -> AbstractContextManager[None]:
         """The same for several ranges, each (offset, length), at once."""
 
+    def populate(self, offset: int, length: int) -> None:
+        """Take the memory behind a committed range now, not when it is first written to."""
+
     def release(self, offset: int, length: int) -> None:
         """Give the memory behind a range back to the system; its contents are gone."""
 

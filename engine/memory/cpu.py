@@ -17,10 +17,11 @@ from engine.memory.budget import Budget
 from engine.memory.system import SystemMemory, system
 
 HUGE_PAGE = 2 * 2**20
+_PAGE = 4096
 
 _PROT_READ, _PROT_WRITE = 1, 2
 _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x20, 0x4000
-_MADV_DONTNEED, _MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 4, 14, 15
+_MADV_DONTNEED, _MADV_HUGEPAGE, _MADV_NOHUGEPAGE, _MADV_POPULATE_WRITE = 4, 14, 15, 23
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -82,6 +83,10 @@ class CpuArena:
                 for offset, length in ranges:
                     self.release(offset, length)
                 raise
+
+    def populate(self, offset: int, length: int) -> None:
+        if _libc.madvise(self.address + offset, length, _MADV_POPULATE_WRITE):
+            self.tensor[offset : offset + length : _PAGE].zero_()  # before Linux 5.14
 
     def release(self, offset: int, length: int) -> None:
         if length:

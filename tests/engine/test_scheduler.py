@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.chunk import UNIT
 from engine.sequence import Sequence as Running
 from engine.types import OutOfMemory
 from tests.engine.conftest import OpenStepper
@@ -62,7 +63,7 @@ async def test_preempted_sequences_say_the_same(
         [reference(roomy.answers[sequence]) for sequence in wanted],
         [tight.answers[sequence].token_ids for sequence in got],
         dtype,
-        identical=0.5 if dtype == "float32" else 0.2,  # a random model nearly ties all the time in bfloat16
+        identical=0.5 if dtype == "float32" else 1.0,  # only bfloat16 linears are the same in any company
     )
 
 
@@ -93,13 +94,13 @@ async def test_a_long_prompt_beside_decoding_sequences_goes_in_chunks(
     assert len(run.answers[late].token_ids) == 2
 
 
-async def test_prompts_share_the_budget_of_a_step_in_whole_blocks(llama: Path, stepper: OpenStepper) -> None:
+async def test_prompts_share_the_budget_of_a_step(llama: Path, stepper: OpenStepper) -> None:
     run = stepper(llama, chunk=256)
     for seed, length in enumerate((100, 100, 300, 100)):
         run.add(prompt(length, seed), greedy(2))
     for _ in range(3):
         run.step()
-    assert [[n for _, n in step] for step in run.log] == [[100, 100, 48], [1, 1, 252], [1, 100]]
+    assert [[n for _, n in step] for step in run.log] == [[100, 100, 56], [1, 1, 244, 8], [1, 92]]
 
 
 async def test_a_lone_prompt_gets_a_large_chunk_and_one_beside_a_stream_a_small_one(
@@ -111,7 +112,7 @@ async def test_a_lone_prompt_gets_a_large_chunk_and_one_beside_a_stream_a_small_
     run.step()
     run.add(prompt(300, seed=1), greedy(2))
     run.step()
-    assert [[n for _, n in step] for step in run.log] == [[510], [1, 16]]
+    assert [[n for _, n in step] for step in run.log] == [[510], [1, UNIT]]
 
 
 async def test_sequences_that_grow_side_by_side_keep_consecutive_blocks(
