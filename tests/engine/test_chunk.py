@@ -55,7 +55,7 @@ def test_a_mixed_step_takes_little_longer_than_an_ordinary_one(
     ordinary = machine(decoding, 0)
     assert chunk == UNIT or machine(decoding, chunk) <= STRETCH * ordinary * 1.001
     wasted = STRETCH * ordinary - machine(decoding, chunk)
-    assert chunk == LARGEST or wasted <= per_token * UNIT * 1.05, "it could have been larger"
+    assert chunk == LARGEST or wasted <= per_token * UNIT * 2, "it could have been larger"
 
 
 def test_chunks_shrink_as_a_longer_context_makes_them_dearer() -> None:
