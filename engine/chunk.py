@@ -1,8 +1,9 @@
 """How many tokens of prompts a step may compute, chosen from how long past steps took.
 
 Beside running streams a step should take little longer than one without prompts, or their tokens would come
-late; alone, a large chunk makes best use of the weights that a step reads anyway. Costs drift (a longer
-context makes later chunks dearer), so recent steps count more. Chunked prefill: Agrawal et al., 2023.
+late; alone, or where more wait than run, a large chunk makes best use of the weights that a step reads anyway.
+Costs drift (a longer context makes later chunks dearer), so recent steps count more.
+Chunked prefill: Agrawal et al., 2023.
 """
 
 from __future__ import annotations
@@ -33,10 +34,14 @@ class StepBudget:
         self._per_token: float | None = None
         self._mixed_seen = False
 
-    def prefill_tokens(self, decoding: int) -> int:
-        """For a step in which ``decoding`` sequences get their next token: a multiple of ``UNIT``."""
+    def prefill_tokens(self, decoding: int, prompts: int = 1) -> int:
+        """For a step in which ``decoding`` sequences get their next token and ``prompts`` wait for their
+        first: a multiple of ``UNIT``. When more wait than run, their first tokens go before the others'
+        next ones: small chunks would serve all of them later."""
         if not decoding:
             return self.largest
+        if prompts >= max(2, decoding):
+            return self.largest // 2
         ordinary = self._ordinary_seconds(decoding)
         if ordinary is None or self._per_token is None:
             return UNIT

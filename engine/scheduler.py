@@ -60,7 +60,9 @@ class Scheduler:
         for sequence in [one for one in self.running if one.left == 1]:
             if sequence in self.running and self._make_room(sequence, scheduled):
                 scheduled.append((sequence, 1))
-        return scheduled + self._prefills(self.budget.prefill_tokens(len(scheduled)))
+        free = self._max_running - len(self.running)
+        prompts = sum(one.left > 1 for one in self.running) + min(len(self.waiting), free)
+        return scheduled + self._prefills(self.budget.prefill_tokens(len(scheduled), prompts))
 
     def computed(self, scheduled: Scheduled) -> None:
         """The step has been made: its full blocks can be found, and who waited for a prompt can go on."""

@@ -44,7 +44,7 @@ class FixedBudget(StepBudget):
         super().__init__()
         self.chunk = chunk
 
-    def prefill_tokens(self, decoding: int) -> int:
+    def prefill_tokens(self, decoding: int, prompts: int = 1) -> int:
         return self.chunk
 
 

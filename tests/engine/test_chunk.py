@@ -58,6 +58,15 @@ def test_a_mixed_step_takes_little_longer_than_an_ordinary_one(
     assert chunk == LARGEST or wasted <= per_token * UNIT * 2, "it could have been larger"
 
 
+def test_more_who_wait_than_run_go_first() -> None:
+    budget = StepBudget()
+    small = settle(budget, even)
+    for decoding, prompts in ((1, 1), (8, 1), (8, 7), (12, 4)):
+        assert budget.prefill_tokens(decoding, prompts) <= small
+    for decoding, prompts in ((1, 2), (8, 8), (4, 12)):
+        assert budget.prefill_tokens(decoding, prompts) == LARGEST // 2
+
+
 def test_chunks_shrink_as_a_longer_context_makes_them_dearer() -> None:
     budget = StepBudget()
     before = settle(budget, even)

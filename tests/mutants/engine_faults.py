@@ -169,7 +169,13 @@ def a_prompt_is_computed_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @caught_by("test_chunk.py::test_a_mixed_step_takes_little_longer_than_an_ordinary_one")
 def chunks_beside_streams_are_as_large_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StepBudget, "prefill_tokens", lambda self, decoding: self.largest)
+    monkeypatch.setattr(StepBudget, "prefill_tokens", lambda self, decoding, prompts=1: self.largest)
+
+
+@caught_by("test_chunk.py::test_more_who_wait_than_run_go_first")
+def who_waits_never_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = StepBudget.prefill_tokens
+    monkeypatch.setattr(StepBudget, "prefill_tokens", lambda self, decoding, prompts=1: real(self, decoding))
 
 
 @caught_by("test_chunk.py::test_chunks_shrink_as_a_longer_context_makes_them_dearer")
