@@ -1,7 +1,7 @@
 """How many tokens of prompts a step may compute, chosen from how long past steps took.
 
 Beside running streams a step should take little longer than one without prompts, or their tokens would come
-late; alone, or where more wait than run, a large chunk makes best use of the weights that a step reads anyway.
+late; alone, or where more wait than run, a large chunk makes best use of the weights that are read anyway.
 Costs drift (a longer context makes later chunks dearer), so recent steps count more.
 Chunked prefill: Agrawal et al., 2023.
 """

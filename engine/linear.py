@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 from engine.memory.system import system
 from engine.types import OutOfMemory
@@ -45,10 +45,9 @@ class Linear:
         """The weight's memory as oneDNN's opaque tensor; made once, since address and format stay."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if len(x) == 1 and x.shape[-1] > _LONGEST_LONE:
-            # A lone row's sums are rounded otherwise than those of a row among others. It shall not matter.
-            return self._multiply(x.expand(2, -1).contiguous())[:1]
-        return self._multiply(x)
+        rows = len(x)
+        padded = _padded(rows, lone=x.shape[1] <= _LONGEST_LONE and x.dtype != torch.float16)
+        return self._multiply(x if padded == rows else pad(x, (0, 0, 0, padded - rows)))[:rows]
 
     def _multiply(self, x: torch.Tensor) -> torch.Tensor:
         if self.packed:
@@ -92,6 +91,15 @@ class Linear:
                 self._blocks = _opaque_over(self.weight, torch.ops.mkldnn._get_mkldnn_serialized_md(blocks))
             ctypes.memmove(self.weight.data_ptr(), address, nbytes)
         return True
+
+
+def _padded(rows: int, *, lone: bool) -> int:
+    """Rows that are multiplied for so many: few numbers, since each new one costs time and memory to prepare;
+    and two for one, unless ``lone``, since a lone row's sums are rounded otherwise than among others."""
+    if rows <= 16:
+        return rows if lone else max(2, rows)
+    step = 4 if rows <= 64 else 8
+    return -(-rows // step) * step
 
 
 def _blocked(flat: torch.Tensor, shape: torch.Size) -> torch.Tensor:

@@ -65,14 +65,18 @@ def _prefill(span: Span, layer: KVLayer, queries: torch.Tensor, spec: AttentionS
 
 
 def _decode(span: Span, layer: KVLayer, queries: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
-    grouped = queries.view(1, layer[0].shape[2], -1, queries.shape[2])
+    kv_heads = layer[0].shape[2]
+    grouped = queries.view(1, kv_heads, -1, queries.shape[2])
     segments = span.segments(spec.window)
     if spec.softcap is not None:
-        segments = [[run for runs in segments for run in runs]]
-    parts = [
-        _mix(grouped, _contiguous(runs, layer[0]), _contiguous(runs, layer[1]), None, spec)
-        for runs in segments
-    ]
+        segments = [(segments[0][0], segments[-1][1])]
+    parts = []
+    for start, stop in segments:
+        runs, mask = cut(span.runs, start, stop), None
+        if stop > span.first:  # the row's own block, which goes on behind it
+            whole = _mask(spec.window, 1, _at_least(stop - start), queries.dtype, queries.device)
+            mask = whole[:, :, span.first % TILE, None, whole.shape[-1] - (stop - start) :]
+        parts.append(_mix(grouped, _contiguous(runs, layer[0]), _contiguous(runs, layer[1]), mask, spec))
     if len(parts) == 1:
         return parts[0][0].view(queries.shape)
     shares = torch.stack([lse for _, lse in parts]).softmax(0).unsqueeze(-1)

@@ -26,7 +26,8 @@ Run = tuple[int, int]
 """(first slot, slots) of consecutive slots of the cache."""
 
 TILE = BLOCK_SIZE
-"""Rows of a prompt that attend together, at fixed positions."""
+"""Rows of a prompt that attend together, at fixed positions; no kernel sees other lengths than multiples
+of it, since each new shape costs time and memory to prepare."""
 SEGMENT = 512
 """Slots that a decoded row looks at in one go, at fixed positions."""
 
@@ -47,11 +48,13 @@ class Span:
     def context(self) -> int:
         return self.first + self.stop - self.start
 
-    def segments(self, window: int | None) -> list[list[Run]]:
-        """Of a decoded row: where what it sees lies."""
-        since = 0 if window is None else max(0, self.context - window)
-        starts = [since, *range((since // SEGMENT + 1) * SEGMENT, self.context, SEGMENT)]
-        return [cut(self.runs, a, b) for a, b in pairwise([*starts, self.context])]
+    def segments(self, window: int | None) -> list[tuple[int, int]]:
+        """Of a decoded row: the positions that it looks at, to the end of its block."""
+        end = round_up(self.context)
+        if window is not None:
+            return [(max(0, self.context - window) // TILE * TILE, end)]
+        starts = range(0, self.context, SEGMENT)
+        return [(start, min(start + SEGMENT, end)) for start in starts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class AttentionPlan:
     slots: torch.Tensor
     """Where each row's own key and value go, int64 [rows]."""
     blank: torch.Tensor | None
-    """Slots behind the ends of prompts, to the ends of their blocks, which are read and not yet written."""
+    """Slots to the end of a block that is begun, which are read (and masked) before they are written."""
     spans: tuple[Span, ...]
     """In the order of their rows."""
 
@@ -82,12 +85,19 @@ def make_plan(
         runs = _runs(table, context)
         if first < prompt:
             made.append(Span(row, row + prompt - first, first, False, runs))
-            blank += [_slot(table, position) for position in range(prompt, blocks_for(prompt) * BLOCK_SIZE)]
+            blank += [_slot(table, position) for position in range(prompt, round_up(prompt))]
         for position in range(max(first, prompt), context):
             at = row + position - first
             made.append(Span(at, at + 1, position, True, runs))
+            if position % BLOCK_SIZE == 0:
+                blank += [_slot(table, behind) for behind in range(position + 1, position + BLOCK_SIZE)]
     missing = torch.tensor(blank, device=device) if blank else None
     return AttentionPlan(torch.tensor(slots, device=device), missing, tuple(made))
+
+
+def round_up(position: int) -> int:
+    """To the end of the block."""
+    return blocks_for(position) * BLOCK_SIZE
 
 
 def _slot(table: Sequence[int], position: int) -> int:

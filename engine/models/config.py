@@ -20,7 +20,7 @@ from engine.models.rope_config import RopeConfig, parse_ropes
 from engine.sentence import SentenceConfig
 from engine.types import CheckpointError
 
-ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh")
+ACTIVATIONS = ("silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def _layers(known: Mapping[str, Any], family: Family) -> tuple[LayerConfig, ...]
     kinds = family.layer_types(known)
     if len(kinds) != known["num_hidden_layers"] or not {FULL, SLIDING}.issuperset(kinds):
         raise ValueError(f"layer_types {kinds}")
-    window = known.get("sliding_window") if known.get("use_sliding_window", True) else None
+    window = known.get("sliding_window")
     if SLIDING in kinds and (window is None or int(window) < 1):
         raise ValueError(f"layers that slide, with sliding_window {window}")
     return tuple(

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch.nn.functional import gelu, rms_norm, silu
+from torch.nn.functional import gelu, relu, rms_norm, silu
 
 from engine.attention import AttentionPlan, AttentionSpec, attend, write_kv
 from engine.linear import Linear
@@ -25,8 +25,12 @@ Rotation = tuple[torch.Tensor, torch.Tensor]
 
 _ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": silu,
+    "swish": silu,
     "gelu": gelu,
-    "gelu_pytorch_tanh": functools.partial(gelu, approximate="tanh"),
+    **dict.fromkeys(
+        ("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), functools.partial(gelu, approximate="tanh")
+    ),
+    "relu": relu,
 }
 
 

@@ -21,11 +21,11 @@ from engine.models.encoder_config import EncoderConfig
 from engine.weights import Parameter
 
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "gelu": gelu,
-    "gelu_new": partial(gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(gelu, approximate="tanh"),
-    "relu": relu,
     "silu": silu,
+    "swish": silu,
+    "gelu": gelu,
+    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), partial(gelu, approximate="tanh")),
+    "relu": relu,
 }
 _PREFIX = re.compile(r"^(bert|roberta|distilbert|mpnet)\.")
 _OLD_ENDINGS = {"gamma": "weight", "beta": "bias"}

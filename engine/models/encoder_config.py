@@ -74,6 +74,7 @@ ENCODERS = {
         "Bert": _BERT,
         "Roberta": _ROBERTA,
         "XLMRoberta": _ROBERTA,
+        "Camembert": _ROBERTA,
         "DistilBert": _DISTILBERT,
         "MPNet": _MPNET,
     }.items()
@@ -81,7 +82,7 @@ ENCODERS = {
 }
 """By architecture. The masked language models' heads are not read."""
 
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+ACTIVATIONS = ("silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu")
 
 _OTHER_NAMES = {
     "hidden_size": "dim",

@@ -81,10 +81,7 @@ def _gemma_defaults(**values: Any) -> dict[str, Any]:
         attention_bias=False,
         query_pre_attn_scalar=256,
         sliding_window=4096,
-        sliding_window_pattern=2,
         layer_types=None,
-        final_logit_softcapping=30.0,
-        attn_logit_softcapping=50.0,
     )
     return common | values
 
@@ -113,8 +110,8 @@ GEMMA2 = Family(
     norms=SANDWICH_NORMS,
     norm_weight="one_plus",
     scaled_embeddings=True,
-    layer_types=layer_types.pattern,
-    defaults=_gemma_defaults(),
+    layer_types=layer_types.every_other,
+    defaults=_gemma_defaults(final_logit_softcapping=30.0, attn_logit_softcapping=50.0),
 )
 GEMMA3 = Family(
     name="gemma3_text",
@@ -130,7 +127,6 @@ GEMMA3 = Family(
         rope_theta=1_000_000.0,
         sliding_window_pattern=6,
         final_logit_softcapping=None,
-        attn_logit_softcapping=None,
     ),
 )
 PHI3 = Family(

@@ -27,26 +27,28 @@ def all_alike(config: Mapping[str, Any]) -> list[str]:
 
 def upper(config: Mapping[str, Any]) -> list[str]:
     """The layers from ``max_window_layers`` on slide, if windows are in use."""
-    slide = config["use_sliding_window"] and config["sliding_window"] is not None
-    return config["layer_types"] or [
-        SLIDING if slide and index >= config["max_window_layers"] else FULL
+    return _listed_if_used(config) or [
+        SLIDING if _windows(config) and index >= config["max_window_layers"] else FULL
         for index in range(int(config["num_hidden_layers"]))
     ]
 
 
 def all_if_used(config: Mapping[str, Any]) -> list[str]:
     """All layers slide, if windows are in use."""
-    slide = config["use_sliding_window"] and config["sliding_window"] is not None
-    return [SLIDING if slide else FULL] * int(config["num_hidden_layers"])
+    return [SLIDING if _windows(config) else FULL] * int(config["num_hidden_layers"])
 
 
 def alternating(config: Mapping[str, Any]) -> list[str]:
     """Every other layer below ``max_window_layers`` slides, if windows are in use."""
-    slide = config["use_sliding_window"] and config["sliding_window"] is not None
-    return config["layer_types"] or [
-        SLIDING if slide and index % 2 == 0 and index < config["max_window_layers"] else FULL
+    return _listed_if_used(config) or [
+        SLIDING if _windows(config) and index % 2 == 0 and index < config["max_window_layers"] else FULL
         for index in range(int(config["num_hidden_layers"]))
     ]
+
+
+def every_other(config: Mapping[str, Any]) -> list[str]:
+    """Every second layer sees all, from the second on."""
+    return pattern({**config, "sliding_window_pattern": 2})
 
 
 def pattern(config: Mapping[str, Any]) -> list[str]:
@@ -58,11 +60,23 @@ def pattern(config: Mapping[str, Any]) -> list[str]:
 
 
 def without_rope(config: Mapping[str, Any]) -> list[str]:
-    """The layers without rope slide, if windows are in use."""
-    slide = config["use_sliding_window"] and config["sliding_window"] is not None
-    if not slide:
-        return full(config)
-    return config["layer_types"] or [FULL if rotated else SLIDING for rotated in rotated_layers(config)]
+    """The layers without rope slide, if windows are in use; a list holds even if they are not."""
+    return config["layer_types"] or [
+        SLIDING if _windows(config) and not rotated else FULL for rotated in rotated_layers(config)
+    ]
+
+
+def _windows(config: Mapping[str, Any]) -> bool:
+    """Whether windows are in use."""
+    return bool(config["use_sliding_window"]) and config["sliding_window"] is not None
+
+
+def _listed_if_used(config: Mapping[str, Any]) -> list[str] | None:
+    """Raises ValueError for a list of windows that are not in use."""
+    listed: list[str] | None = config["layer_types"]
+    if listed and SLIDING in listed and not _windows(config):
+        raise ValueError("layer_types that use_sliding_window contradicts")
+    return listed
 
 
 def rotated_layers(config: Mapping[str, Any]) -> list[bool]:

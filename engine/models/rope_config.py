@@ -38,6 +38,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     },
 }
 """The types that are served, with their parameters and what a missing one means."""
+_MISSING_IF_ZERO = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,9 @@ def parse_ropes(
         rope = _parse(scaling or given, config, known, family, head_dim, theta)
         return {FULL: rope, SLIDING: rope}
     local = config.get("rope_local_base_freq") or family.local_rope_theta
-    if given and not given.keys() & {FULL, SLIDING}:
-        raise ValueError("rope_parameters that name no kind of layer")
+    # The reference overlooks parameters that name no kind of layer, but takes no scaling beside them.
+    if given and scaling and not given.keys() & {FULL, SLIDING}:
+        raise ValueError("rope_scaling beside rope_parameters that name no kind of layer")
     whole = {**(given.get(FULL) or {}), **scaling}
     return {
         FULL: _parse(whole, config, known, family, head_dim, theta),
@@ -120,7 +122,7 @@ def _parse(
 
 def _number(given: Mapping[str, Any], name: str, default: Any) -> Any:
     value = given.get(name)
-    if value is None:
+    if value is None or (value == 0 and name in _MISSING_IF_ZERO):
         if default is _NEEDED:
             raise KeyError(name)
         return default

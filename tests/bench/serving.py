@@ -92,8 +92,10 @@ def main() -> None:
         transformers_peer(arguments.checkpoint, threads) as plain,
         running(Path(directory), config_of(arguments.checkpoint)) as server,
     ):
-        until_packed = wait_packed(server)
         runs: dict[str, Run] = {OURS: over_http(server.url, "m"), REFERENCE: plain.generate}
+        just_woken = summary(runs[OURS]([random_prompt(arguments.prompt, "first")], 32), 32)
+        httpx.post(f"{server.url}/sleep?level=2&model=m").raise_for_status()
+        until_packed = wait_packed(server)
         for name, url in peers.items():
             served = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
             runs[name] = over_http(url, served)
@@ -107,6 +109,7 @@ def main() -> None:
         "threads": threads,
         "torch": torch.__version__,
         "seconds_until_packed": until_packed,
+        "decode_seconds_until_packed": just_woken["decode_seconds"],
         "clients": results,
     }
     print(json.dumps(record))

@@ -59,7 +59,7 @@ async def streamed(client: AsyncOpenAI, model: str, numbers: random.Random) -> N
     """Now and then the client leaves in the middle."""
     stop_after = numbers.choice([3, 1000])
     stream = await client.completions.create(
-        model=model, prompt=words(numbers, 300), max_tokens=60, stream=True, n=numbers.choice([1, 2])
+        model=model, prompt=words(numbers, 250), max_tokens=60, stream=True, n=numbers.choice([1, 2])
     )
     async for _ in stream:
         stop_after -= 1
@@ -107,7 +107,7 @@ max_model_len = 2048
 level = 1
 [models.c]
 path = "{checkpoints["large-a"]}"
-max_model_len = 1024
+max_model_len = 2048
 level = 2
 """
 

@@ -24,7 +24,9 @@ def old_dialect(config: dict[str, Any], *, type_key: str = "rope_type") -> dict[
         kind = "su"
     old["rope_scaling"] = None if kind == "default" else {type_key: kind, **rope}
     old["torch_dtype"] = old.pop("dtype")
-    kinds = old.pop("layer_types", None)
+    kinds = old.get("layer_types")
+    if old["model_type"] != "smollm3":  # whose files have always listed them
+        old.pop("layer_types", None)
     if old["model_type"] == "gemma3_text":
         old["sliding_window_pattern"] = kinds.index("full_attention") + 1 if "full_attention" in kinds else 99
     return old

@@ -40,7 +40,12 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         {"rope_parameters": {**YARN, "beta_fast": 8.0, "beta_slow": 2.0, "attention_factor": 1.3}},
     ),
     "llama-dynamic": ("llama", {"rope_parameters": DYNAMIC, "max_position_embeddings": 48}),
+    "llama-yarn-zeros": ("llama", {"rope_parameters": {**YARN, "mscale": 1.5, "mscale_all_dim": 0.0}}),
     "llama-gelu": ("llama", {"hidden_act": "gelu"}),
+    "llama-swish": ("llama", {"hidden_act": "swish"}),
+    "llama-gelu-new": ("llama", {"hidden_act": "gelu_new"}),
+    "llama-gelu-fast": ("llama", {"hidden_act": "gelu_fast"}),
+    "llama-relu": ("llama", {"hidden_act": "relu"}),
     "mistral": ("mistral", {"sliding_window": 24, "head_dim": 10, "rms_norm_eps": 1e-2}),
     "mistral-odd-sizes": (
         "mistral",
@@ -80,6 +85,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gemma3-defaults": ("gemma3_text", {"num_hidden_layers": 7, "sliding_window": 30, "head_dim": 256}),
+    "gemma3-caps": ("gemma3_text", {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0}),
     "phi3": (
         "phi3",
         {"sliding_window": 40, "tie_word_embeddings": True, "partial_rotary_factor": 0.5},
@@ -109,6 +115,10 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "granite-defaults": ("granite", {}),
     "smollm3": ("smollm3", {"no_rope_layer_interval": 2, "attention_bias": True, "mlp_bias": True}),
     "smollm3-window": ("smollm3", {**WINDOW, "no_rope_layers": [0, 1, 0], "tie_word_embeddings": False}),
+    "smollm3-listed": (
+        "smollm3",
+        {"sliding_window": 20, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    ),
     "mixtral": ("mixtral", {"num_local_experts": 5, "sliding_window": 24}),
     "mixtral-three": ("mixtral", {"num_local_experts": 3, "num_experts_per_tok": 3, "head_dim": 10}),
     "qwen2-moe": ("qwen2_moe", {**EXPERTS, "shared_expert_intermediate_size": 30, "mlp_only_layers": [1]}),

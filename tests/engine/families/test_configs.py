@@ -23,6 +23,7 @@ NEEDED = {
     "num_attention_heads",
     "num_hidden_layers",
     "num_key_value_heads",
+    "sliding_window",
     "use_sliding_window",
 }
 """Without one of these, what is left may make no model."""
@@ -86,6 +87,19 @@ def test_how_long_a_text_may_be(family: str, rope: dict[str, Any], length: int) 
     assert ModelConfig.parse(config).max_position == length
 
 
+@pytest.mark.parametrize(
+    ("family", "overlooked"),
+    [
+        ("gemma2", {"sliding_window_pattern": 3}),
+        ("gemma3_text", {"attn_logit_softcapping": 3.0}),
+        ("gemma3_text", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 777.0}}),
+    ],
+)
+def test_what_the_reference_overlooks_changes_nothing(family: str, overlooked: dict[str, Any]) -> None:
+    plain = {"architectures": [ARCHITECTURES[family]], **SHAPE, "sliding_window": 20}
+    assert ModelConfig.parse({**plain, **overlooked}) == ModelConfig.parse(plain)
+
+
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "windows of which size": ("gemma2", {"sliding_window": None}),
     "a window of nothing": ("mistral", {"sliding_window": 0}),
@@ -93,12 +107,15 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "a list against the window": ("mistral", {"layer_types": ["full_attention"] * 3}),
     "a list of other layers": ("qwen3", {"layer_types": ["linear_attention"] * 3}),
     "a list of fewer layers": ("gemma3_text", {"layer_types": ["full_attention"]}),
-    "a rope for no kind of layer": ("gemma3_text", {"rope_parameters": {"rope_type": "default"}}),
+    "a rope for no kind of layer": (
+        "gemma3_text",
+        {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+    ),
     "a rope by kind of layer": ("gemma2", {"rope_parameters": {"full_attention": {}}}),
     "a part of a head": ("qwen2", {"partial_rotary_factor": 0.5}),
     "more than a head": ("phi3", {"partial_rotary_factor": 1.5}),
     "attention to both sides": ("gemma3_text", {"use_bidirectional_attention": True}),
-    "another activation": ("gemma2", {"hidden_activation": "relu"}),
+    "another activation": ("gemma2", {"hidden_activation": "relu2"}),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +64,23 @@ def test_bfloat16_is_as_near_as_the_reference_is_to_itself(tmp_path: Path, name:
     own, distance = (eager - other).abs(), (ours - other).abs()
     assert distance.mean() <= 1.5 * own.mean()
     assert distance.max() <= 3 * own.max()
+
+
+OVERLOOKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma2's pattern": ("gemma2", {"layer_types": None, "sliding_window_pattern": 3}),
+    "gemma3's flat rope": ("gemma3-defaults", {"rope_parameters": {"rope_type": "linear", "factor": 4.0}}),
+}
+
+
+@pytest.mark.parametrize("name", OVERLOOKED)
+def test_what_the_reference_overlooks_we_overlook(tmp_path: Path, name: str) -> None:
+    shape, edits = OVERLOOKED[name]
+    directory = make_checkpoint(tmp_path, SHAPES[shape][0], **SHAPES[shape][1])
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | edits))
+    ours = forward(directory, [TEXTS[0]], CHUNK)[0]
+    expected = reference_logits(directory, TEXTS[0].token_ids, torch.float32, "eager")
+    assert (ours - expected).abs().max() < FLOAT32_LIMIT
 
 
 @pytest.mark.parametrize("name", OLD)

@@ -1,0 +1,21 @@
+"""Each activation that a config may name is transformers' function of that name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers.activations import ACT2FN
+
+from engine.models import config, decoder, encoder, encoder_config
+
+
+@pytest.mark.parametrize("name", config.ACTIVATIONS)
+def test_an_activation_is_the_references(name: str) -> None:
+    x = torch.linspace(-12, 12, 20_001)
+    for table in (decoder._ACTIVATIONS, encoder._ACTIVATIONS):
+        assert (table[name](x) - ACT2FN[name](x)).abs().max() < 1e-6
+
+
+def test_every_name_has_a_function() -> None:
+    assert {*config.ACTIVATIONS} == {*decoder._ACTIVATIONS}
+    assert {*encoder_config.ACTIVATIONS} == {*encoder._ACTIVATIONS}
