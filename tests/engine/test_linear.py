@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -183,18 +184,16 @@ def test_a_release_waits_for_the_matrix_that_is_being_packed(tmp_path: Path) -> 
         return real(self)
 
     model.weights.fill()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
         patch.setattr(Linear, "_pack", slow)
-        packer = threading.Thread(target=model.weights.pack_next)
-        packer.start()
+        packing_one = pool.submit(model.weights.pack_next)
         packing.wait(5)
-        releaser = threading.Thread(target=model.weights.release)
-        releaser.start()
-        releaser.join(0.05)
-        assert releaser.is_alive()
+        releasing = pool.submit(model.weights.release)
+        with pytest.raises(TimeoutError):
+            releasing.result(0.05)
         go_on.set()
-        packer.join()
-        releaser.join()
+        assert packing_one.result()
+        releasing.result()
     assert model.weights.packed == 0
     for arena in model.arenas:
         arena.close()
