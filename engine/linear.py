@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import linear, pad
 
+from engine.memory.cpu import round_up
 from engine.memory.system import system
 from engine.types import OutOfMemory
 
@@ -98,8 +99,7 @@ def _padded(rows: int, *, lone: bool) -> int:
     and two for one, unless ``lone``, since a lone row's sums are rounded otherwise than among others."""
     if rows <= 16:
         return rows if lone else max(2, rows)
-    step = 4 if rows <= 64 else 8
-    return -(-rows // step) * step
+    return round_up(rows, 4 if rows <= 64 else 8)
 
 
 def _blocked(flat: torch.Tensor, shape: torch.Size) -> torch.Tensor:

@@ -23,7 +23,6 @@ from engine.reader import DTYPES, Reader, Slice
 from engine.types import CheckpointError
 
 _ALIGNMENT = 256
-_ANY = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +141,8 @@ class Weights:
         try:
             while self._plain and not self._plain[0].packable:
                 self._plain.popleft()
-            small = (one for one in self._plain if one.weight.nbytes <= (most or _ANY) and one.packable)
-            layer = next(small, None)
+            fits = (one for one in self._plain if most is None or one.weight.nbytes <= most)
+            layer = next((one for one in fits if one.packable), None)
             if layer is None or not layer.pack():
                 return False
             self._plain.remove(layer)

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 
 from engine.blocks import BLOCK_SIZE, blocks_for
+from engine.memory.cpu import round_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Span:
 
     def segments(self, window: int | None) -> list[tuple[int, int]]:
         """Of a decoded row: the positions that it looks at, to the end of its block."""
-        end = round_up(self.context)
+        end = round_up(self.context, TILE)
         if window is not None:
             return [(max(0, self.context - window) // TILE * TILE, end)]
         starts = range(0, self.context, SEGMENT)
@@ -85,7 +86,7 @@ def make_plan(
         runs = _runs(table, context)
         if first < prompt:
             made.append(Span(row, row + prompt - first, first, False, runs))
-            blank += [_slot(table, position) for position in range(prompt, round_up(prompt))]
+            blank += [_slot(table, position) for position in range(prompt, round_up(prompt, TILE))]
         for position in range(max(first, prompt), context):
             at = row + position - first
             made.append(Span(at, at + 1, position, True, runs))
@@ -93,11 +94,6 @@ def make_plan(
                 blank += [_slot(table, behind) for behind in range(position + 1, position + BLOCK_SIZE)]
     missing = torch.tensor(blank, device=device) if blank else None
     return AttentionPlan(torch.tensor(slots, device=device), missing, tuple(made))
-
-
-def round_up(position: int) -> int:
-    """To the end of the block."""
-    return blocks_for(position) * BLOCK_SIZE
 
 
 def _slot(table: Sequence[int], position: int) -> int:
