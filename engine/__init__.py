@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.protocol import Engine
 from engine.types import (
     ALL_TAGS,
     CheckpointError,
@@ -10,7 +11,6 @@ from engine.types import (
     Delta,
     DeviceError,
     DType,
-    Engine,
     EngineError,
     EngineOptions,
     Estimate,

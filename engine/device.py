@@ -21,7 +21,7 @@ import torch
 from engine.kv_cache import KVCache
 from engine.memory.arena import ArenaFactory
 from engine.memory.budget import Budget
-from engine.memory.cpu import CpuArena, tune_allocator
+from engine.memory.cpu import CpuArena, trim_allocator, tune_allocator
 from engine.types import EngineError
 
 T = TypeVar("T")
@@ -80,6 +80,11 @@ class Device:
             self._quiet = False
             self._wake.notify()
 
+    def others_wait(self, stepper: Stepper) -> bool:
+        """Whether there is work for the worker beside this engine's."""
+        with self._wake:
+            return bool(self._jobs) or any(one.has_work for one in self._steppers if one is not stepper)
+
     async def between_steps(self, job: Callable[[], T]) -> T:
         """Run ``job`` on the worker thread, when no engine is in a step. It runs even if the caller is
         cancelled meanwhile."""
@@ -127,7 +132,7 @@ class Device:
                 self._rest()
 
     def _rest(self) -> None:
-        """Do one chore, if there is any."""
+        """Do one chore, if there is any, else give back what was kept for the next step."""
         with self._wake:
             self._quiet = True  # before looking, so that a notice that comes meanwhile is not lost
         for chore in list(self.chores):
@@ -140,6 +145,7 @@ class Device:
             if done:
                 self.notify()
                 return
+        trim_allocator()
 
     def _next(self) -> Stepper | None:
         """The engine whose turn it is, by round robin."""

@@ -51,7 +51,7 @@ AnyModel = Model | EmbeddingModel
 
 
 class TorchEngine:
-    """See ``engine.types.Engine``."""
+    """See ``engine.protocol.Engine``."""
 
     def __init__(self, path: str, device: str, options: EngineOptions) -> None:
         self._path = path
@@ -194,12 +194,7 @@ class TorchEngine:
         if self._model is not None:
             await self.sleep(2)
             model, self._model = self._model, None
-            if self._stepper:
-                self._device.remove(self._stepper)
-            self._device.chores.remove(model.weights.pack_next)
-            model.kv.leave()
-            for arena in model.arenas:
-                arena.close()
+            await self._device.between_steps(lambda: self._unload(model))
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
         self._validate(request)
@@ -281,6 +276,14 @@ class TorchEngine:
         trim_allocator()
         return freed
 
+    def _unload(self, model: AnyModel) -> None:
+        if self._stepper:
+            self._device.remove(self._stepper)
+        self._device.chores.remove(model.weights.pack_next)
+        model.kv.leave()
+        for arena in model.arenas:
+            arena.close()
+
     def _build(self) -> None:
         if self._from_hub:
             # The same commit as the small files, whatever the branch has become since.
@@ -292,7 +295,8 @@ class TorchEngine:
             self._model, self._stepper = embedding, EmbeddingStepper(embedding)
         else:
             model = build_model(self._checkpoint, config, self._options, self._device)
-            self._model, self._stepper = model, GenerationStepper(model)
+            stepper = GenerationStepper(model, lambda: self._device.others_wait(stepper))
+            self._model, self._stepper = model, stepper
         self._device.add(self._stepper)
         self._device.chores.append(self._model.weights.pack_next)
 

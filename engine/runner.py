@@ -1,4 +1,4 @@
-"""One step as tensors: from the scheduled sequences to their next tokens."""
+"""Passes through the model as tensors: from the scheduled sequences to their next tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from engine.attention import make_plan
 from engine.kv_cache import KVCache
 from engine.logprobs import token_logprobs
-from engine.models.decoder import Decoder
+from engine.models.decoder import Decoder, Forward
 from engine.sampler import Sampled, SampleRow, sample
 from engine.scheduler import Scheduled
 from engine.sequence import Sequence
@@ -21,14 +21,12 @@ _SCORED = 64
 
 @dataclass(slots=True)
 class _Batch:
-    """The tokens of a step, one after the other, and which of their rows are of interest."""
+    """The tokens of a pass, one after the other, and which of their rows are of interest."""
 
     tokens: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     prompt_lengths: list[int] = field(default_factory=list)
     spans: list[tuple[int, int, list[int]]] = field(default_factory=list)
-    prompts: list[int] = field(default_factory=list)
-    """By span the length of the prompt."""
     scored: list[int] = field(default_factory=list)
     """Rows that tell the log probability of a prompt's next token."""
     targets: list[tuple[Sequence, int]] = field(default_factory=list)
@@ -44,7 +42,6 @@ class _Batch:
         self.positions += range(first, stop)
         self.prompt_lengths += [sequence.prompt_length] * count
         self.spans.append((first, count, sequence.blocks))
-        self.prompts.append(sequence.prompt_length)
         if sequence.needs_prompt_logits:
             for position in range(len(sequence.prompt_logprobs) - 1, min(stop, sequence.prompt_length - 1)):
                 self.scored.append(offset + position)
@@ -55,37 +52,67 @@ class _Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefill:
+    """A pass of prompts that may stop behind any layer."""
+
+    scheduled: Scheduled
+    batch: _Batch
+    forward: Forward
+
+
+@dataclass(frozen=True, slots=True)
 class Runner:
     decoder: Decoder
     kv: KVCache
     device: torch.device
 
     @torch.inference_mode()
-    def step(self, scheduled: Scheduled) -> list[Sampled | None]:
-        """Compute the scheduled tokens; per sequence its next token, None while its prompt is unfinished."""
-        batch = _Batch()
-        for sequence, count in scheduled:
-            batch.add(sequence, count)
-        hidden = self._hidden(batch)
-        self._score(batch.targets, hidden[: len(batch.targets)])
-        logits = self.decoder.logits(hidden[len(batch.targets) :])
-        drawn = iter(sample(logits, batch.samples) if batch.samples else ())
-        result: list[Sampled | None] = []
-        for sequence, count in scheduled:
-            sequence.computed += count
-            result.append(next(drawn) if sequence.computed == len(sequence.token_ids) else None)
-        return result
+    def decode(self, scheduled: Scheduled) -> list[Sampled | None]:
+        """Compute tokens of answers; per sequence its next token, None while others are to be computed
+        before that."""
+        batch = _batch(scheduled)
+        forward = self._begin(batch, generated=True)
+        while self.decoder.advance(forward):
+            pass
+        return self._end(scheduled, batch, forward)
 
-    def _hidden(self, batch: _Batch) -> torch.Tensor:
-        """Of the rows of interest, those to be scored first."""
-        return self.decoder.hidden(
+    @torch.inference_mode()
+    def begin_prefill(self, scheduled: Scheduled) -> Prefill:
+        """Of tokens of prompts."""
+        batch = _batch(scheduled)
+        return Prefill(scheduled, batch, self._begin(batch, generated=False))
+
+    @torch.inference_mode()
+    def advance(self, prefill: Prefill) -> bool:
+        """Compute one layer; whether there are more."""
+        return self.decoder.advance(prefill.forward)
+
+    @torch.inference_mode()
+    def end_prefill(self, prefill: Prefill) -> list[Sampled | None]:
+        """Per sequence its first token, None while its prompt is unfinished, or the answer has begun."""
+        return self._end(prefill.scheduled, prefill.batch, prefill.forward)
+
+    def _begin(self, batch: _Batch, *, generated: bool) -> Forward:
+        return self.decoder.begin(
             torch.tensor(batch.tokens, device=self.device),
             torch.tensor(batch.positions, device=self.device),
             torch.tensor(batch.prompt_lengths, device=self.device),
-            make_plan(batch.spans, self.device, batch.prompts),
+            make_plan(batch.spans, self.device, generated=generated),
             self.kv.layers,
-            torch.tensor(batch.scored + batch.sampled, dtype=torch.int64, device=self.device),
         )
+
+    def _end(self, scheduled: Scheduled, batch: _Batch, forward: Forward) -> list[Sampled | None]:
+        rows = torch.tensor(batch.scored + batch.sampled, dtype=torch.int64, device=self.device)
+        hidden = self.decoder.end(forward, rows)
+        self._score(batch.targets, hidden[: len(batch.targets)])
+        drawn: list[Sampled] = []
+        if batch.samples:
+            drawn = sample(self.decoder.logits(hidden[len(batch.targets) :]), batch.samples)
+        following = iter(drawn)
+        return [
+            next(following) if first + count == len(sequence.token_ids) else None
+            for (sequence, count), (first, _, _) in zip(scheduled, batch.spans, strict=True)
+        ]
 
     def _score(self, targets: ListLike[tuple[Sequence, int]], hidden: torch.Tensor) -> None:
         """Add to the log probabilities of prompts, piece by piece."""
@@ -96,6 +123,13 @@ class Runner:
             tops = [sequence.params.prompt_logprobs or 0 for sequence, _ in piece]
             for (sequence, _), logprob in zip(piece, token_logprobs(logits, token_ids, tops), strict=True):
                 sequence.prompt_logprobs.append(logprob)
+
+
+def _batch(scheduled: Scheduled) -> _Batch:
+    batch = _Batch()
+    for sequence, count in scheduled:
+        batch.add(sequence, count)
+    return batch
 
 
 def _sample_row(sequence: Sequence, position: int) -> SampleRow:

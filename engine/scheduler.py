@@ -1,9 +1,9 @@
 """Who runs in the next step, and with how many tokens.
 
-Continuous batching (Yu et al., 2022) with chunked prefill (Agrawal et al., 2023): every running sequence
-decodes one token a step, beside it prompts are computed as far as the step's budget goes, first come first
-served. When blocks run out the sequence that came last gives its own up and is recomputed later; nothing is
-lost, and what nobody else needed meanwhile is found again in the prefix cache.
+Continuous batching (Yu et al., 2022): every sequence whose prompt is computed gets a token a step, beside it
+a chunk of prompts is computed, first come first served, maybe over several steps. When blocks run out the
+sequence that came last gives its own up and is recomputed later; nothing is lost, and what nobody else needed
+meanwhile is found again in the prefix cache.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from engine.sequence import Sequence
 from engine.types import OutOfMemory
 
 Scheduled = list[tuple[Sequence, int]]
-"""Sequences and how many of their tokens the step computes."""
+"""Sequences and how many of their tokens a pass computes."""
 
 _ROOM_AHEAD: Final = 1024
 """Tokens of an answer for which consecutive blocks are kept free. An answer may be as long as the context
 is, but few are, and wide gaps between sequences leave chunks of memory half used."""
+
+_AGAIN: Final = 32
+"""Tokens of answers that a step computes again after a preemption, beside the others' next ones."""
 
 
 class Scheduler:
@@ -39,6 +42,10 @@ class Scheduler:
         self.budget = budget
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.prefilling: Scheduled = []
+        """The chunk of prompts in the making. Its blocks are held until it ends: it writes into them even if
+        its sequence has left."""
+        self._held: list[int] = []
 
     @property
     def has_work(self) -> bool:
@@ -54,24 +61,49 @@ class Scheduler:
         """Its followers wait for its prompt."""
         self.waiting.append(sequence)
 
-    def schedule(self) -> Scheduled:
-        """The next step. Raises OutOfMemory when nothing runs and there is no room for ``waiting[0]``."""
-        scheduled: Scheduled = []
-        for sequence in [one for one in self.running if one.left == 1]:
-            if sequence in self.running and self._make_room(sequence, scheduled):
-                scheduled.append((sequence, 1))
+    @property
+    def prompts(self) -> int:
+        """Sequences that wait for their first token and may have it."""
         free = self._max_running - len(self.running)
-        prompts = sum(one.left > 1 for one in self.running) + min(len(self.waiting), free)
-        return scheduled + self._prefills(self.budget.prefill_tokens(len(scheduled), prompts))
+        return sum(one.in_prompt for one in self.running) + min(len(self.waiting), free)
+
+    def decode(self) -> Scheduled:
+        """The next tokens of all answers, with blocks for them."""
+        scheduled: Scheduled = []
+        again = _AGAIN
+        for sequence in [one for one in self.running if not one.in_prompt]:
+            count = min(sequence.left, max(again, 1))
+            if sequence in self.running and self._make_room(sequence, scheduled):
+                scheduled.append((sequence, count))
+                again -= count - 1
+        return scheduled
+
+    def begin_prefill(self, tokens: int) -> Scheduled:
+        """A chunk of so many tokens at most, unless one is in the making. Raises OutOfMemory when nothing
+        runs and there is no room for ``waiting[0]``."""
+        if not self.prefilling:
+            self.prefilling = self._prefills(tokens)
+            self._held = [block for sequence, _ in self.prefilling for block in sequence.blocks]
+            self._kv.pool.hold(self._held)
+        return self.prefilling
+
+    def end_prefill(self) -> None:
+        """It has been computed, or is given up."""
+        self._kv.pool.release(self._held)
+        self.prefilling, self._held = [], []
 
     def computed(self, scheduled: Scheduled) -> None:
-        """The step has been made: its full blocks can be found, and who waited for a prompt can go on."""
+        """A pass has been made: its full blocks can be found, and who waited for a prompt can go on."""
         for sequence, count in scheduled:
-            full = range((sequence.computed - count) // BLOCK_SIZE, sequence.computed // BLOCK_SIZE)
+            if sequence not in self.running:
+                continue
+            before = sequence.computed
+            sequence.computed += count
+            full = range(before // BLOCK_SIZE, sequence.computed // BLOCK_SIZE)
             if full:
                 variant = self._prompt_variant(sequence.prompt_length)
                 self._kv.pool.publish(sequence.blocks, sequence.token_ids, full, variant)
-            if sequence.computed >= sequence.prompt_length:
+            if not sequence.in_prompt:
                 self._release_followers(sequence)
 
     def finish(self, sequence: Sequence) -> None:
@@ -86,12 +118,14 @@ class Scheduler:
             first, *first.followers = sequence.followers
             sequence.followers = []
             self.waiting.appendleft(first)
+        if self.prefilling and not any(one in self.running for one, _ in self.prefilling):
+            self.end_prefill()
 
     def _prefills(self, budget: int) -> Scheduled:
         """Prompts and how much of each. All but the last chunk of one are multiples of UNIT."""
         scheduled: Scheduled = []
         for sequence in self.running:
-            if sequence.left > 1 and (count := _chunk(sequence, budget)):
+            if count := _chunk(sequence, budget):
                 scheduled.append((sequence, count))
                 budget -= count
         while self.waiting and len(self.running) < self._max_running and budget > 0:
@@ -99,10 +133,11 @@ class Scheduler:
             if not self._admit(sequence):
                 break
             self.running.append(self.waiting.popleft())
-            if not (count := _chunk(sequence, budget)):
+            if count := _chunk(sequence, budget):
+                scheduled.append((sequence, count))
+                budget -= count
+            elif sequence.in_prompt:
                 break
-            scheduled.append((sequence, count))
-            budget -= count
         return scheduled
 
     def _admit(self, sequence: Sequence) -> bool:
@@ -165,6 +200,8 @@ class Scheduler:
         leader.followers = []
 
     def _preempt(self, sequence: Sequence) -> None:
+        if any(one is sequence for one, _ in self.prefilling):
+            self.end_prefill()
         self.running.remove(sequence)
         self._release(sequence)
         self.waiting.appendleft(sequence)
@@ -175,4 +212,5 @@ class Scheduler:
 
 
 def _chunk(sequence: Sequence, budget: int) -> int:
-    return sequence.left if sequence.left <= budget else budget // UNIT * UNIT
+    left = max(0, sequence.prompt_length - sequence.computed)
+    return left if left <= budget else budget // UNIT * UNIT

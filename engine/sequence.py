@@ -64,6 +64,11 @@ class Sequence:
         return len(self.token_ids) - self.computed
 
     @property
+    def in_prompt(self) -> bool:
+        """Whether the next token to be computed is one of the prompt's."""
+        return self.computed < self.prompt_length
+
+    @property
     def longest(self) -> int:
         """Tokens of prompt and answer when it ends by its length."""
         return self.prompt_length + self.params.max_tokens

@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 
-from engine.chunk import StepBudget
 from engine.device import StepClock
 from engine.model import Model
+from engine.runner import Prefill
+from engine.sampler import Sampled
 from engine.scheduler import Scheduled
 from engine.sequence import Sequence
 from engine.stream import DeltaStream
@@ -25,12 +27,16 @@ Results = list[tuple[Sequence, Delta | BaseException]]
 class GenerationStepper:
     """See ``engine.device.Stepper``. ``submit`` is for the loop, all else for the worker."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, others_wait: Callable[[], bool] = lambda: False) -> None:
+        """``others_wait``: whether the worker has something else to do."""
         self.model = model
         self.clock = StepClock()
         self.failure: Exception | None = None
         """Why it steps no more."""
         self.inbox: deque[Sequence] = deque()
+        self._others_wait = others_wait
+        self._prefill: Prefill | None = None
+        """The pass of prompts in the making."""
 
     def submit(self, sequence: Sequence) -> None:
         self.inbox.append(sequence)
@@ -43,11 +49,12 @@ class GenerationStepper:
         scheduler = self.model.scheduler
         with self.clock:
             self._collect()
+            decoding = self._decode()
             if scheduler.has_work:
-                _deliver(self._advance())
+                self._compute_prompts(decoding)
             if not scheduler.has_work:
                 self.model.kv.settle()
-        if any(sequence.left == 1 for sequence in scheduler.running):
+        if decoding:
             # A busy model is packed too, a matrix a step, unless that would hold up the next token by much.
             self.model.weights.pack_next(most=self.model.weights.nbytes // 20)
 
@@ -61,6 +68,7 @@ class GenerationStepper:
         """Whatever runs or waits ends with an error."""
         self._collect()
         _deliver(self._fail(self.model.scheduler.sequences, EngineError(reason)))
+        self._prefill = None
 
     def _collect(self) -> None:
         """Let newcomers join and those who left go."""
@@ -71,23 +79,65 @@ class GenerationStepper:
             if sequence.stream.aborted:
                 scheduler.finish(sequence)
 
-    def _advance(self) -> Results:
+    def _decode(self) -> int:
+        """The next token of every answer; how many these were."""
         scheduler = self.model.scheduler
         scheduled: Scheduled = []
         try:
-            scheduled = scheduler.schedule()
-            began = time.perf_counter()
-            tokens = self.model.runner.step(scheduled)
-            _observe(scheduler.budget, scheduled, time.perf_counter() - began)
-            scheduler.computed(scheduled)
+            scheduled = scheduler.decode()
+            if scheduled:
+                began = time.perf_counter()
+                tokens = self.model.runner.decode(scheduled)
+                if all(count == 1 for _, count in scheduled):
+                    scheduler.budget.observe_step(len(scheduled), time.perf_counter() - began)
+                _deliver(self._take(scheduled, tokens))
+        except Exception as error:
+            affected = [sequence for sequence, _ in scheduled] or scheduler.running[:1]
+            _deliver(self._fail(affected, error))
+        return len(scheduled)
+
+    def _compute_prompts(self, decoding: int) -> None:
+        """As many layers of a chunk of prompts as a step has time for, one at least."""
+        scheduler, runner = self.model.scheduler, self.model.runner
+        affected = [*scheduler.waiting, *scheduler.running][:1]
+        try:
+            prompts = scheduler.prompts
+            scheduled = scheduler.begin_prefill(scheduler.budget.tokens(decoding, prompts))
+            if not scheduled:
+                return
+            affected = [sequence for sequence, _ in scheduled]
+            if self._prefill is None or self._prefill.scheduled is not scheduled:
+                self._prefill = runner.begin_prefill(scheduled)
+            if self._advance(self._prefill, scheduler.budget.seconds(decoding, prompts)):
+                tokens, self._prefill = runner.end_prefill(self._prefill), None
+                scheduler.end_prefill()
+                _deliver(self._take(scheduled, tokens))
         except Exception as error:
             if isinstance(error, OutOfMemory) and self.model.kv.waits_for_siblings:
-                return []  # others run, and give memory back when they have done
-            affected = [sequence for sequence, _ in scheduled] or [*scheduler.waiting, *scheduler.running][:1]
-            return self._fail(affected, error)
+                return  # others run, and give memory back when they have done
+            _deliver(self._fail(affected, error))
+
+    def _advance(self, prefill: Prefill, seconds: float) -> bool:
+        """Whether all layers are done. It lets others go first, but for one layer."""
+        budget, rows = self.model.scheduler.budget, sum(count for _, count in prefill.scheduled)
+        ends = time.perf_counter() + seconds
+        while True:
+            began = time.perf_counter()
+            more = self.model.runner.advance(prefill)
+            now = time.perf_counter()
+            budget.observe_layer(rows, now - began)
+            if not more:
+                return True
+            if now + (now - began) > ends or self._others_wait():
+                return False
+
+    def _take(self, scheduled: Scheduled, tokens: list[Sampled | None]) -> Results:
+        """Give the sequences their tokens, but for those that have left."""
+        scheduler = self.model.scheduler
+        scheduler.computed(scheduled)
         results: Results = []
         for (sequence, _), token in zip(scheduled, tokens, strict=True):
-            if token is None:
+            if token is None or sequence not in scheduler.running:
                 continue
             try:
                 results.append((sequence, sequence.append(*token)))
@@ -110,9 +160,3 @@ class GenerationStepper:
 
 def _deliver(results: Results) -> None:
     DeltaStream.deliver([(sequence.stream, item) for sequence, item in results])
-
-
-def _observe(budget: StepBudget, scheduled: Scheduled, seconds: float) -> None:
-    decoding = sum(count == 1 for _, count in scheduled)
-    prefill = sum(count for _, count in scheduled if count > 1)
-    budget.observe(decoding, prefill, seconds)

@@ -1,18 +1,13 @@
-"""What crosses the seam between the gateway and an engine.
+"""What crosses the seam between the gateway and an engine: plain data and errors, no torch.
 
-Plain data and one protocol, no torch: the gateway is written against this module alone, so tests put a
-fake engine behind it, and an engine in another process would fit in the same place. Sizes are in bytes
-and durations in seconds, everywhere.
+Sizes are in bytes and durations in seconds, everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
-
-if TYPE_CHECKING:
-    from array import array
+from typing import Literal, Protocol
 
 Level = Literal[1, 2]
 Tag = Literal["weights", "kv_cache"]
@@ -252,72 +247,3 @@ class MemoryState:
     """What could be taken now; on the host the page cache counts as available."""
     shared_with_host: bool
     """True for a CPU device: device memory is host memory, one pool."""
-
-
-class Engine(Protocol):
-    """One model. All coroutines are called from one asyncio loop; none is called concurrently with
-    another of ``load``, ``wake``, ``sleep``, ``trim_kv`` and ``reload_weights`` of the same engine, and
-    ``generate`` only between a finished wake and the next sleep: the caller's lifecycle sees to both."""
-
-    @property
-    def info(self) -> ModelInfo: ...
-
-    @property
-    def last_step_at(self) -> float | None:
-        """``time.monotonic()`` at the end of the last step; None before the first."""
-
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Thread-safe and blocking: call it off the loop for long texts."""
-
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """What the token stands for, which may be half a character."""
-
-    def compile(self, constraint: Constraint) -> Grammar:
-        """Thread-safe, blocking and cached: call it off the loop. Needs no weights.
-        Raises RequestError for one that is malformed or beyond what can be enforced."""
-
-    async def load(self) -> None:
-        """Prepare all that survives sleep: download what is missing, read headers, reserve address
-        ranges. Reads no weights; does nothing the second time. Raises CheckpointError."""
-
-    async def wake(self, tags: frozenset[Tag] = ALL_TAGS) -> TransitionReport:
-        """Commit and fill what ``tags`` name and is not there yet. After a failure everything that this
-        call took is given back. Raises CheckpointError, OutOfMemory, DeviceError."""
-
-    async def sleep(self, level: Level) -> TransitionReport:
-        """Release KV and working memory; at level 2 the weights too. Works from awake, half-woken
-        and, to level 2, from level 1. Never fails half-way."""
-
-    def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
-        """Yield one list of deltas a step, until every choice has finished; ``aclose`` aborts within one
-        step. Raises RequestError before the first token, EngineError in the middle."""
-
-    async def embed(
-        self, inputs: Sequence[Sequence[int]], dimensions: int | None = None
-    ) -> list[array[float]]:
-        """A float32 vector for each input's token ids, pooled and normalised as the checkpoint says, cut to
-        ``dimensions`` and normalised again if given. Cancelling it aborts within one step.
-        Only for models of kind ``embed``, between a finished wake and the next sleep. Raises RequestError."""
-
-    async def reset_prefix_cache(self) -> None:
-        """Forget the KV of finished sequences."""
-
-    async def trim_kv(self) -> int:
-        """Give back KV memory that no running sequence uses; bytes freed."""
-
-    async def reload_weights(self) -> None:
-        """Adopt the files as they are now if names, shapes and dtypes are unchanged; else raise
-        CheckpointError and keep the old state. Only while nothing runs."""
-
-    def footprint(self) -> Footprint: ...
-
-    def progress(self) -> Progress | None:
-        """Of the download or wake under way; None when there is none."""
-
-    def fault(self) -> str | None:
-        """Why this engine cannot be trusted to answer (a stuck step, a device error); None: healthy."""
-
-    async def close(self) -> None:
-        """Abort what runs and give everything back. The engine is not used again."""

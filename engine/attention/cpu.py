@@ -20,6 +20,9 @@ from engine.attention.plan import TILE, AttentionPlan, AttentionSpec, Run, Span,
 KVLayer = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer, each [blocks, block size, KV heads, head size], contiguous."""
 
+Part = tuple[list[Run], torch.Tensor | None]
+"""Of what a generated row looks at: where it lies, and what of it is hidden."""
+
 _flash: Callable[..., tuple[torch.Tensor, torch.Tensor]] = (
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 )
@@ -37,14 +40,14 @@ def write_kv(plan: AttentionPlan, layer: KVLayer, keys: torch.Tensor, values: to
 
 def attend(plan: AttentionPlan, layer: KVLayer, queries: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
     """queries [rows, heads, head size] → [rows, heads, head size]."""
-    mixed = [
-        (_decode if span.decoded else _prefill)(span, layer, queries[span.start : span.stop], spec)
-        for span in plan.spans
-    ]
+    if plan.generated:
+        rows = zip(_generated_reads(plan, spec, queries.dtype), queries.unbind(), strict=True)
+        return torch.stack([_generated_row(parts, layer, query, spec) for parts, query in rows])
+    mixed = [_prompt(span, layer, queries[span.start : span.stop], spec) for span in plan.spans]
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
 
-def _prefill(span: Span, layer: KVLayer, queries: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
+def _prompt(span: Span, layer: KVLayer, queries: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
     heads, size, kv_heads = queries.shape[1], queries.shape[2], layer[0].shape[2]
     before, behind = span.first % TILE, -span.context % TILE
     begin, end = span.first - before, span.context + behind
@@ -64,24 +67,43 @@ def _prefill(span: Span, layer: KVLayer, queries: torch.Tensor, spec: AttentionS
     return out.reshape(-1, heads, size)[before : before + len(queries)]
 
 
-def _decode(span: Span, layer: KVLayer, queries: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
-    kv_heads = layer[0].shape[2]
-    grouped = queries.view(1, kv_heads, -1, queries.shape[2])
+def _generated_reads(plan: AttentionPlan, spec: AttentionSpec, dtype: torch.dtype) -> list[list[Part]]:
+    """Per row of the plan, the same for all layers of one kind."""
+    kind = (spec.window, spec.softcap is None)
+    if kind not in plan.reads:
+        plan.reads[kind] = [_parts(span, spec, dtype, plan.slots.device) for span in plan.spans]
+    reads: list[list[Part]] = plan.reads[kind]
+    return reads
+
+
+def _parts(span: Span, spec: AttentionSpec, dtype: torch.dtype, device: torch.device) -> list[Part]:
     segments = span.segments(spec.window)
     if spec.softcap is not None:
         segments = [(segments[0][0], segments[-1][1])]
-    parts = []
+    parts: list[Part] = []
     for start, stop in segments:
-        runs, mask = cut(span.runs, start, stop), None
+        mask = None
         if stop > span.first:  # the row's own block, which goes on behind it
-            whole = _mask(spec.window, 1, _at_least(stop - start), queries.dtype, queries.device)
+            whole = _mask(spec.window, 1, _at_least(stop - start), dtype, device)
             mask = whole[:, :, span.first % TILE, None, whole.shape[-1] - (stop - start) :]
-        parts.append(_mix(grouped, _contiguous(runs, layer[0]), _contiguous(runs, layer[1]), mask, spec))
-    if len(parts) == 1:
-        return parts[0][0].view(queries.shape)
-    shares = torch.stack([lse for _, lse in parts]).softmax(0).unsqueeze(-1)
-    mixed = (torch.stack([part for part, _ in parts]).float() * shares).sum(0)
-    return mixed.to(queries.dtype).view(queries.shape)
+        parts.append((cut(span.runs, start, stop), mask))
+    return parts
+
+
+def _generated_row(
+    parts: list[Part], layer: KVLayer, query: torch.Tensor, spec: AttentionSpec
+) -> torch.Tensor:
+    """query [heads, head size] → [heads, head size]."""
+    keys, values = layer
+    grouped = query.view(1, keys.shape[2], -1, keys.shape[3])
+    mixed = [
+        _mix(grouped, _contiguous(runs, keys), _contiguous(runs, values), mask, spec) for runs, mask in parts
+    ]
+    if len(mixed) == 1:
+        return mixed[0][0].view(query.shape)
+    shares = torch.stack([lse for _, lse in mixed]).softmax(0).unsqueeze(-1)
+    merged = (torch.stack([values for values, _ in mixed]).float() * shares).sum(0)
+    return merged.to(query.dtype).view(query.shape)
 
 
 def _mix(

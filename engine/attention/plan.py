@@ -1,10 +1,11 @@
-"""How the rows of a step attend: made once a step, the same for all layers."""
+"""How the rows of a pass attend: made once, the same for all layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import torch
 
@@ -35,13 +36,11 @@ SEGMENT = 512
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Rows ``start:stop`` of the step are one sequence's tokens at positions ``first:context``: either of
-    its prompt, or a single one that was generated."""
+    """Rows ``start:stop`` of a pass are one sequence's tokens at positions ``first:context``."""
 
     start: int
     stop: int
     first: int
-    decoded: bool
     runs: tuple[Run, ...]
     """Where the positions from 0 lie, to the end of the last block."""
 
@@ -50,7 +49,7 @@ class Span:
         return self.first + self.stop - self.start
 
     def segments(self, window: int | None) -> list[tuple[int, int]]:
-        """Of a decoded row: the positions that it looks at, to the end of its block."""
+        """Of a generated row: the positions that it looks at, to the end of its block."""
         end = round_up(self.context, TILE)
         if window is not None:
             return [(max(0, self.context - window) // TILE * TILE, end)]
@@ -60,40 +59,39 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
+    generated: bool
+    """The rows are tokens of answers, each a span of its own, else of prompts."""
     slots: torch.Tensor
     """Where each row's own key and value go, int64 [rows]."""
     blank: torch.Tensor | None
     """Slots to the end of a block that is begun, which are read (and masked) before they are written."""
     spans: tuple[Span, ...]
     """In the order of their rows."""
+    reads: dict[Any, Any] = field(default_factory=dict)
+    """What has been worked out of the plan for one layer, for others like it."""
 
 
 def make_plan(
-    spans: Sequence[tuple[int, int, Sequence[int]]],
-    device: torch.device,
-    prompt_lengths: Sequence[int] | None = None,
+    spans: Sequence[tuple[int, int, Sequence[int]]], device: torch.device, *, generated: bool = False
 ) -> AttentionPlan:
-    """``spans``: per sequence its first position in this step, its number of rows, and its block table. Rows
-    from its prompt's length on are computed as they were, or would be, when generated; without
-    ``prompt_lengths`` all are of prompts."""
+    """``spans``: per sequence its first position in this pass, its number of rows, and its block table."""
     slots: list[int] = []
     blank: list[int] = []
     made: list[Span] = []
-    for index, (first, count, table) in enumerate(spans):
+    for first, count, table in spans:
         context, row = first + count, len(slots)
         slots += [_slot(table, position) for position in range(first, context)]
-        prompt = context if prompt_lengths is None else min(context, prompt_lengths[index])
         runs = _runs(table, context)
-        if first < prompt:
-            made.append(Span(row, row + prompt - first, first, False, runs))
-            blank += [_slot(table, position) for position in range(prompt, round_up(prompt, TILE))]
-        for position in range(max(first, prompt), context):
-            at = row + position - first
-            made.append(Span(at, at + 1, position, True, runs))
+        if not generated:
+            made.append(Span(row, row + count, first, runs))
+            blank += [_slot(table, position) for position in range(context, round_up(context, TILE))]
+            continue
+        for at, position in enumerate(range(first, context), row):
+            made.append(Span(at, at + 1, position, runs))
             if position % BLOCK_SIZE == 0:
                 blank += [_slot(table, behind) for behind in range(position + 1, position + BLOCK_SIZE)]
     missing = torch.tensor(blank, device=device) if blank else None
-    return AttentionPlan(torch.tensor(slots, device=device), missing, tuple(made))
+    return AttentionPlan(generated, torch.tensor(slots, device=device), missing, tuple(made))
 
 
 def _slot(table: Sequence[int], position: int) -> int:

@@ -24,6 +24,7 @@ _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x20, 0x4000
 _MADV_DONTNEED, _MADV_HUGEPAGE, _MADV_NOHUGEPAGE, _MADV_POPULATE_WRITE = 4, 14, 15, 23
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_ARENA_MAX = -8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -114,10 +115,12 @@ def _reserve(size: int) -> int:
 
 
 def tune_allocator() -> None:
-    """Make malloc give large blocks back to the system as soon as they are freed."""
+    """Make malloc keep what it has for the next step: a fresh page costs more than what is computed in it.
+    ``trim_allocator`` gives it back."""
     if hasattr(_libc, "mallopt"):
-        _libc.mallopt(_M_MMAP_THRESHOLD, 2**20)
-        _libc.mallopt(_M_TRIM_THRESHOLD, 2**20)
+        _libc.mallopt(_M_MMAP_THRESHOLD, 2**25)
+        _libc.mallopt(_M_TRIM_THRESHOLD, 2**29)
+        _libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def trim_allocator() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from engine.models.encoder_config import ENCODERS
+from engine.models.encoder_config import ACTIVATIONS, ENCODERS
 from engine.models.experts_config import ExpertsConfig, sparse_layers
 from engine.models.families import FAMILIES, HEADLESS, WRAPPERS
 from engine.models.family import Family
@@ -19,8 +19,6 @@ from engine.models.layer_types import FULL, SLIDING, rotated_layers
 from engine.models.rope_config import RopeConfig, parse_ropes
 from engine.sentence import SentenceConfig
 from engine.types import CheckpointError
-
-ACTIVATIONS = ("silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu")
 
 
 @dataclass(frozen=True, slots=True)

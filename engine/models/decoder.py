@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import gelu, relu, rms_norm, silu
@@ -32,6 +33,19 @@ _ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     ),
     "relu": relu,
 }
+
+
+@dataclass(slots=True)
+class Forward:
+    """A pass of some tokens through the layers, as far as it has come."""
+
+    x: torch.Tensor
+    """[tokens, hidden size]"""
+    rotations: Mapping[str, Rotation]
+    plan: AttentionPlan
+    kv: KVLayers
+    layer: int = 0
+    """The next one."""
 
 
 class Decoder:
@@ -71,27 +85,36 @@ class Decoder:
         """What it holds itself."""
         return sum(rope.nbytes for rope in self._ropes.values())
 
-    def forward(
+    def begin(
         self,
         token_ids: torch.Tensor,
         positions: torch.Tensor,
         prompt_lengths: torch.Tensor,
         plan: AttentionPlan,
         kv: KVLayers,
-        rows: torch.Tensor,
-    ) -> torch.Tensor:
-        """Tokens, their positions and their prompts' lengths [tokens] → logits of ``rows`` of them,
-        float32 [rows, vocabulary]."""
-        return self.logits(self.hidden(token_ids, positions, prompt_lengths, plan, kv, rows))
+    ) -> Forward:
+        """A pass of tokens, their positions and their prompts' lengths [tokens], before its first layer."""
+        x = self._linears["embed"].rows(token_ids)
+        if self._embedding_scale != 1:
+            x = x * self._embedding_scale
+        rotations = {
+            kind: rope(positions, prompt_lengths, self._rope_dtype) for kind, rope in self._ropes.items()
+        }
+        return Forward(x, rotations, plan, kv)
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[rows, hidden size] → float32 [rows, vocabulary]"""
-        logits = self._linear(hidden, self._head)
-        if self._config.logits_divisor != 1:
-            logits = logits / self._config.logits_divisor
-        if cap := self._config.logits_softcap:
-            logits = torch.tanh(logits / cap) * cap
-        return logits.float()
+    def advance(self, forward: Forward) -> bool:
+        """Compute the next layer; whether there are more."""
+        index = forward.layer
+        mixed = self._attention(index, self._norm(forward.x, f"{index}.before_attention"), forward)
+        x = self._add(forward.x, self._norm(mixed, f"{index}.after_attention"))
+        mixed = self._mlp(index, self._norm(x, f"{index}.before_mlp"), forward.plan.generated)
+        forward.x = self._add(x, self._norm(mixed, f"{index}.after_mlp"))
+        forward.layer += 1
+        return forward.layer < self._config.num_layers
+
+    def end(self, forward: Forward, rows: torch.Tensor) -> torch.Tensor:
+        """What the head sees of ``rows`` of the tokens: [rows, hidden size], after the last norm."""
+        return self._norm(forward.x[rows], "norm")
 
     def hidden(
         self,
@@ -102,34 +125,34 @@ class Decoder:
         kv: KVLayers,
         rows: torch.Tensor,
     ) -> torch.Tensor:
-        """What the head sees: [rows, hidden size], after the last norm."""
-        x = self._linears["embed"].rows(token_ids)
-        if self._embedding_scale != 1:
-            x = x * self._embedding_scale
-        rotations = {
-            kind: rope(positions, prompt_lengths, self._rope_dtype) for kind, rope in self._ropes.items()
-        }
-        for index, layer in enumerate(self._config.layers):
-            rotation = rotations[layer.rope] if layer.rope else None
-            mixed = self._attention(index, self._norm(x, f"{index}.before_attention"), rotation, plan, kv)
-            x = self._add(x, self._norm(mixed, f"{index}.after_attention"))
-            mixed = self._mlp(index, self._norm(x, f"{index}.before_mlp"))
-            x = self._add(x, self._norm(mixed, f"{index}.after_mlp"))
-        return self._norm(x[rows], "norm")
+        """A whole pass."""
+        forward = self.begin(token_ids, positions, prompt_lengths, plan, kv)
+        while self.advance(forward):
+            pass
+        return self.end(forward, rows)
 
-    def _attention(
-        self, index: int, x: torch.Tensor, rotation: Rotation | None, plan: AttentionPlan, kv: KVLayers
-    ) -> torch.Tensor:
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[rows, hidden size] → float32 [rows, vocabulary]"""
+        logits = self._linears[self._head](hidden, generated=True)
+        if self._config.logits_divisor != 1:
+            logits = logits / self._config.logits_divisor
+        if cap := self._config.logits_softcap:
+            logits = torch.tanh(logits / cap) * cap
+        return logits.float()
+
+    def _attention(self, index: int, x: torch.Tensor, forward: Forward) -> torch.Tensor:
         heads, kv_heads = self._config.num_heads, self._config.num_kv_heads
-        mixed = self._linear(x, f"{index}.qkv").view(-1, heads + 2 * kv_heads, self._config.head_dim)
+        plan, layer, kind = forward.plan, forward.kv[index], self._config.layers[index].rope
+        mixed = self._linears[f"{index}.qkv"](x, generated=plan.generated)
+        mixed = mixed.view(-1, heads + 2 * kv_heads, self._config.head_dim)
         both, values = mixed[:, : heads + kv_heads], mixed[:, heads + kv_heads :]
         if self._config.family.qk_norm:
             both = self._qk_norm(index, both)
-        if rotation:
-            both = rotate(both, *rotation)
-        write_kv(plan, kv[index], both[:, heads:], values)
-        out = attend(plan, kv[index], both[:, :heads], self._specs[index])
-        return self._linear(out.flatten(1), f"{index}.o")
+        if kind:
+            both = rotate(both, *forward.rotations[kind])
+        write_kv(plan, layer, both[:, heads:], values)
+        out = attend(plan, layer, both[:, :heads], self._specs[index])
+        return self._linears[f"{index}.o"](out.flatten(1), generated=plan.generated)
 
     def _qk_norm(self, index: int, both: torch.Tensor) -> torch.Tensor:
         """``both``: queries, then keys [tokens, heads + KV heads, head size]."""
@@ -139,27 +162,25 @@ class Decoder:
         queries, keys = self._norm(queries, f"{index}.q_norm"), self._norm(keys, f"{index}.k_norm")
         return torch.cat((queries, keys), dim=1).view(both.shape)
 
-    def _mlp(self, index: int, x: torch.Tensor) -> torch.Tensor:
+    def _mlp(self, index: int, x: torch.Tensor, generated: bool) -> torch.Tensor:
         experts = self._config.experts
+        gated = functools.partial(self._gated, generated=generated)
         if experts is None or not self._config.layers[index].sparse:
-            return self._gated(x, f"{index}.")
-        scores = self._linear(x, f"{index}.router")
-        mixed = mixture(x, scores, experts, self._gated, f"{index}.experts.")
+            return gated(x, f"{index}.")
+        scores = self._linears[f"{index}.router"](x, generated=generated)
+        mixed = mixture(x, scores, experts, gated, f"{index}.experts.")
         if experts.shared_size is None:
             return mixed
-        share = torch.sigmoid(self._linear(x, f"{index}.shared_share"))
-        return mixed + share * self._gated(x, f"{index}.shared.")
+        share = torch.sigmoid(self._linears[f"{index}.shared_share"](x, generated=generated))
+        return mixed + share * gated(x, f"{index}.shared.")
 
-    def _gated(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        gate, up = self._linear(x, f"{name}gate_up").chunk(2, dim=-1)
-        return self._linear(self._activation(gate) * up, f"{name}down")
+    def _gated(self, x: torch.Tensor, name: str, *, generated: bool) -> torch.Tensor:
+        gate, up = self._linears[f"{name}gate_up"](x, generated=generated).chunk(2, dim=-1)
+        return self._linears[f"{name}down"](self._activation(gate) * up, generated=generated)
 
     def _add(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         scale = self._config.residual_scale
         return x + mixed if scale == 1 else x + mixed * scale
-
-    def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        return self._linears[name](x)
 
     def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
         """RMS norm (Zhang and Sennrich, 2019) of the last dimension, rounded where the reference rounds;

@@ -51,7 +51,7 @@ class Family:
     wide_rope: bool = False
     """Rotations are computed in float32."""
     partial_rope: bool = False
-    """A config.json may have only the first part of each head rotated."""
+    """A config.json may have only the first part of each head rotated; other families overlook its word."""
     rope_names: Mapping[str, str] = field(default_factory=dict)
     """What rope types of this family's files are called elsewhere."""
     local_rope_theta: float | None = None

@@ -30,7 +30,7 @@ class Rope:
         self._exponents = torch.cat((exponents, exponents)).to(device)
         self._frequencies = torch.cat((frequencies, frequencies), -1).to(device)
         """Of both halves, float32 [dim]; of ``longrope`` [2, dim]: short and long."""
-        self._signs = torch.tensor((-self._scale, self._scale)).repeat_interleave(config.dim // 2).to(device)
+        self._signs = torch.tensor((-self._scale, self._scale)).repeat_interleave(len(exponents)).to(device)
 
     @property
     def nbytes(self) -> int:

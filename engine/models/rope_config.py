@@ -46,7 +46,7 @@ class RopeConfig:
     type: str
     theta: float
     dim: int
-    """How many numbers of a head are rotated, from its first on."""
+    """How many numbers of a head are rotated, from its first on; an odd one takes the next with it."""
     original_length: int
     """Positions that the model was trained for before its range was stretched."""
     parameters: Mapping[str, Any]
@@ -102,10 +102,7 @@ def _parse(
         raise ValueError(f"rope scaling {kind!r} (known: {', '.join(_PARAMETERS)})")
     if found := given.keys() & {FULL, SLIDING, "mrope_section", "llama_4_scaling_beta"}:
         raise ValueError(f"{found.pop()} in rope parameters")
-    part = float(given.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0)
-    if part != 1.0 and not (family.partial_rope and 0 < part < 1):
-        raise ValueError(f"partial_rotary_factor {part}")
-    dim = math.ceil(int(head_dim * part) / 2) * 2
+    dim = int(head_dim * _part(given, config, family, scaled=kind != "default"))
     longest = int(known["max_position_embeddings"])
     original = known.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
     original = original or given.get("original_max_position_embeddings") or longest
@@ -113,11 +110,24 @@ def _parse(
     parameters = {name: _number(given, name, default) for name, default in _PARAMETERS[kind].items()}
     if kind in ("yarn", "longrope"):
         parameters["factor"] = parameters["factor"] or longest / original
-    if kind == "longrope" and {len(parameters[f"{n}_factor"]) for n in ("short", "long")} != {dim // 2}:
-        raise ValueError(f"factors of rope that are not {dim // 2}")
+    pairs = math.ceil(dim / 2)
+    if kind == "longrope" and {len(parameters[f"{n}_factor"]) for n in ("short", "long")} != {pairs}:
+        raise ValueError(f"factors of rope that are not {pairs}")
     if kind == "dynamic" and dim < 4:
         raise ValueError("dynamic rope of so small a head")
     return RopeConfig(kind, _positive(given.get("rope_theta") or theta), dim, original, parameters)
+
+
+def _part(given: Mapping[str, Any], config: Mapping[str, Any], family: Family, *, scaled: bool) -> float:
+    """How much of each head is rotated. Families that rotate whole heads overlook the factor, as the
+    reference does; under a scaling, where the reference cannot compute them, they are refused with it."""
+    if not (family.partial_rope or scaled):
+        return 1.0
+    key = "partial_rotary_factor"
+    part = next((float(one[key]) for one in (given, config) if one.get(key) is not None), 1.0)
+    if part != 1.0 and not (family.partial_rope and 0 < part < 1):
+        raise ValueError(f"{key} {part}")
+    return part
 
 
 def _number(given: Mapping[str, Any], name: str, default: Any) -> Any:

@@ -13,7 +13,7 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
-from engine import Delta, Engine, GenerateRequest
+from engine import Delta, Engine, GenerateRequest, ModelInfo
 from gateway.api.constraints import compile_constraint
 from gateway.api.decode import decode_body
 from gateway.api.generating import Generating
@@ -75,9 +75,7 @@ async def prepare(request: ChatCompletionRequest, fleet: Fleet) -> Job:
     messages: list[dict[str, Any]] = msgspec.to_builtins(request.messages)
     prompt = partial(render, request, messages, model, engine)
     prompt_ids = await encode(engine, prompt, param="messages", add_special_tokens=False)
-    max_tokens = room_for_answer(
-        engine.info, len(prompt_ids), request.max_completion_tokens or request.max_tokens, param="messages"
-    )
+    max_tokens = _max_tokens(request, engine.info, len(prompt_ids))
     grammar = await compile_constraint(request, engine)
     logprobs = (request.top_logprobs or 0) if request.logprobs else None
     sampling = sampling_params(
@@ -116,6 +114,14 @@ def render(
         continue_final_message=continued,
         variables=request.chat_template_kwargs,
     )
+
+
+def _max_tokens(request: ChatCompletionRequest, info: ModelInfo, prompt_tokens: int) -> int:
+    """OpenAI's newer word goes before its older one."""
+    wanted, wanted_by = request.max_completion_tokens, "max_completion_tokens"
+    if wanted is None:
+        wanted, wanted_by = request.max_tokens, "max_tokens"
+    return room_for_answer(info, prompt_tokens, wanted, param="messages", wanted_by=wanted_by)
 
 
 def _echoed(request: ChatCompletionRequest, messages: list[dict[str, Any]]) -> str:

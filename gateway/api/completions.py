@@ -58,6 +58,8 @@ async def completions(
 
 def check(request: CompletionRequest) -> None:
     check_generation(request)
+    if request.max_tokens == 0 and not request.echo:
+        raise InvalidRequest("max_tokens: Expected `int` >= 1, or 0 with echo", param="max_tokens")
     refuse(
         best_of=(request.best_of or 1) > 1,
         suffix=bool(request.suffix),
@@ -80,6 +82,7 @@ async def prepare(request: CompletionRequest, fleet: Fleet) -> Job:
         stream=bool(request.stream),
         stream_options=request.stream_options or StreamOptions(),
         keep_alive=keep_alive,
+        prompts_only=request.max_tokens == 0,
     )
 
 
@@ -111,6 +114,8 @@ def _generate_request(
     if request.echo and request.logprobs is not None:
         both = max(request.logprobs, request.prompt_logprobs or 0)
         sampling = replace(sampling, prompt_logprobs=both)
+    if max_tokens == 0:
+        sampling = replace(sampling, max_tokens=1)  # what tells of a prompt comes with the first token
     return GenerateRequest(prompt_ids=prompt_ids, sampling=sampling, n=request.n or 1)
 
 

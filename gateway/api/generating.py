@@ -94,7 +94,7 @@ async def _answer_whole(client: Client, fleet: Fleet, job: Job) -> None:
     async with fleet.lease(job.model, keep_alive=job.keep_alive) as lease:
         tally = Tally(job, lease)
         choices = [Choice() for _ in range(len(job.requests) * job.n)]
-        async with aclosing(generate_all(lease, job.requests)) as steps:
+        async with aclosing(generate_all(lease, job.requests, prompts_only=job.prompts_only)) as steps:
             async for deltas in steps:
                 tally.count(deltas)
                 _collect(choices, deltas)
@@ -117,7 +117,7 @@ async def _stream(client: Client, fleet: Fleet, job: Job) -> None:
 
 async def _send_events(events: sse.EventStream, tally: Tally) -> None:
     job = tally.job
-    async with aclosing(generate_all(tally.lease, job.requests)) as steps:
+    async with aclosing(generate_all(tally.lease, job.requests, prompts_only=job.prompts_only)) as steps:
         first: list[Delta] = await anext(steps, [])
         tally.count(first)
         told_timing = await events.begin({"server-timing": tally.server_timing})

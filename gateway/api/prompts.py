@@ -67,15 +67,18 @@ def _encode(engine: Engine, text: Callable[[], str], param: str, add_special_tok
     return engine.encode(prompt, add_special_tokens=add_special_tokens)
 
 
-def room_for_answer(info: ModelInfo, prompt_tokens: int, wanted: int | None, *, param: str) -> int:
-    """How many tokens the answer may have: as many as wanted, else all that the context leaves."""
+def room_for_answer(
+    info: ModelInfo, prompt_tokens: int, wanted: int | None, *, param: str, wanted_by: str = "max_tokens"
+) -> int:
+    """How many tokens the answer may have: as many as wanted, else all that the context leaves.
+    ``param`` has the prompt, ``wanted_by`` the wish."""
     left = info.max_model_len - prompt_tokens
     if left < 1:
         raise too_long(info, f"a prompt of {prompt_tokens} tokens", param)
     if wanted is None:
         return left
     if wanted > left:
-        raise too_long(info, f"a prompt of {prompt_tokens} tokens and an answer of {wanted}", param)
+        raise too_long(info, f"a prompt of {prompt_tokens} tokens and an answer of {wanted}", wanted_by)
     return wanted
 
 

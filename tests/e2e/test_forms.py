@@ -114,3 +114,18 @@ def test_a_text_is_scored_as_it_was_made(client: openai.OpenAI) -> None:
     assert scored.logprobs.tokens[where:-1] == made.logprobs.tokens
     expected = pytest.approx(made.logprobs.token_logprobs, abs=0.15)
     assert scored.logprobs.token_logprobs[where:-1] == expected
+
+
+def test_a_text_is_scored_without_making_any(client: openai.OpenAI) -> None:
+    def scored(max_tokens: int) -> Any:
+        return client.completions.create(
+            model="demo", prompt="The dormouse", max_tokens=max_tokens, temperature=0, logprobs=1, echo=True
+        )
+
+    alone, longer = scored(0), scored(1)
+    assert (alone.choices[0].text, alone.choices[0].finish_reason) == ("The dormouse", "length")
+    assert (alone.usage.completion_tokens, alone.usage.total_tokens) == (0, alone.usage.prompt_tokens)
+    logprobs, more = alone.choices[0].logprobs, longer.choices[0].logprobs
+    assert logprobs.tokens == more.tokens[:-1]
+    assert logprobs.token_logprobs[0] is None
+    assert logprobs.token_logprobs[1:] == pytest.approx(more.token_logprobs[1:-1], abs=0.15)

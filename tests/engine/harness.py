@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from engine.blocks import BlockPool
@@ -22,7 +24,8 @@ from engine.info import stop_token_ids
 from engine.memory.cpu import CpuArena
 from engine.model import Model, build_model
 from engine.models.config import ModelConfig
-from engine.runner import Runner
+from engine.runner import Prefill, Runner
+from engine.sampler import Sampled
 from engine.sequence import Sequence as Running
 from engine.stepping import GenerationStepper
 from engine.stream import DeltaStream
@@ -38,13 +41,13 @@ def greedy(max_tokens: int, **overrides: Any) -> SamplingParams:
 
 
 class FixedBudget(StepBudget):
-    """Chunks of one size, whatever a step takes."""
+    """Chunks of one size, whole in a step, whatever it takes."""
 
     def __init__(self, chunk: int) -> None:
         super().__init__()
         self.chunk = chunk
 
-    def prefill_tokens(self, decoding: int, prompts: int = 1) -> int:
+    def tokens(self, decoding: int, prompts: int = 1) -> int:
         return self.chunk
 
 
@@ -56,9 +59,7 @@ class RecordingDecoder:
         self._weights = decoder._weights
         self.steps: list[torch.Tensor] = []
 
-    def hidden(self, *args: Any) -> torch.Tensor:
-        hidden: torch.Tensor = self._decoder.hidden(*args)
-        return hidden
+        self.begin, self.advance, self.end = decoder.begin, decoder.advance, decoder.end
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self._decoder.logits(hidden)
@@ -113,7 +114,8 @@ class Stepper:
         self._runner = Runner(self._recorder, self.model.kv, torch.device("cpu"))  # type: ignore[arg-type]
         self.answers: dict[Running, Answer] = {}
         self.log: list[list[tuple[Running, int]]] = []
-        """What each step computed."""
+        """What each step computed, a chunk of prompts where it was begun."""
+        self._prefill: Prefill | None = None
 
     def add(self, prompt_ids: Sequence[int], sampling: SamplingParams, n: int = 1) -> Running:
         """The first choice."""
@@ -123,19 +125,42 @@ class Stepper:
         self.answers |= {choice: Answer() for choice in (sequence, *sequence.followers)}
         return sequence
 
-    def step(self) -> None:
-        scheduled = self.model.scheduler.schedule()
-        self.log.append(list(scheduled))
-        tokens = self._runner.step(scheduled)
-        self.model.scheduler.computed(scheduled)
-        rows = iter(self._recorder.steps[-1])
+    def step(self, layers: int | None = None) -> None:
+        """``layers``: at most so many of a prompt; None: all."""
+        scheduler = self.model.scheduler
+        decoding = scheduler.decode()
+        if decoding:
+            self._take(decoding, self._runner.decode(decoding))
+        tokens = scheduler.budget.tokens(len(decoding), scheduler.prompts)
+        prefilling = scheduler.begin_prefill(tokens) if scheduler.has_work else []
+        if prefilling:
+            if self._prefill is None or self._prefill.scheduled is not prefilling:
+                self._prefill = self._runner.begin_prefill(prefilling)
+                decoding = [*decoding, *prefilling]
+            counter = itertools.count(1)
+            while more := self._runner.advance(self._prefill):
+                if next(counter) == layers:
+                    break
+            if not more:
+                drawn = self._runner.end_prefill(self._prefill)
+                scheduler.end_prefill()
+                self._take(prefilling, drawn)
+        self.log.append(decoding)
+
+    def _take(self, scheduled: list[tuple[Running, int]], tokens: Sequence[Sampled | None]) -> None:
+        scheduler = self.model.scheduler
+        scheduler.computed(scheduled)
+        rows = iter(self._recorder.steps[-1] if self._recorder.steps else ())
         for (sequence, _), token in zip(scheduled, tokens, strict=True):
-            if token is not None:
+            if token is None:
+                continue
+            logits = next(rows)
+            if sequence in scheduler.running:
                 answer = self.answers[sequence]
                 answer.take(sequence.append(*token))
-                answer.logits.append(next(rows))
+                answer.logits.append(logits)
                 if sequence.finish_reason:
-                    self.model.scheduler.finish(sequence)
+                    scheduler.finish(sequence)
 
     def run(self) -> None:
         while self.model.scheduler.has_work:
@@ -150,6 +175,20 @@ class Stepper:
     def close(self) -> None:
         for arena in self.model.arenas:
             arena.close()
+
+
+def before_passes(
+    monkeypatch: pytest.MonkeyPatch, look: Callable[[Sequence[tuple[Running, int]]], None]
+) -> None:
+    """``look`` at what is scheduled before a pass over it begins, of prompts or of answers; it may raise."""
+    for name in ("decode", "begin_prefill"):
+        real = getattr(Runner, name)
+
+        def begin(runner: Runner, scheduled: Any, real: Any = real) -> Any:
+            look(scheduled)
+            return real(runner, scheduled)
+
+        monkeypatch.setattr(Runner, name, begin)
 
 
 def limit_blocks(model: Model, blocks: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from engine.attention import AttentionSpec, attend, make_plan, write_kv
+from engine.attention.cpu import KVLayer
 from engine.blocks import BLOCK_SIZE, blocks_for
 from engine.kv_memory import KVMemory
 from engine.memory.cpu import CpuArena
@@ -58,6 +59,35 @@ def formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spec: AttentionSp
     return torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, -torch.inf).softmax(-1), v)
 
 
+def told(
+    layer: KVLayer,
+    spans: list[tuple[int, int, list[int]]],
+    prompts: list[int],
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    spec: AttentionSpec,
+) -> torch.Tensor:
+    """What the rows of some sequences attend to: those of ``prompts``, of these lengths, then the others."""
+    parts: dict[bool, list[tuple[int, int, list[int]]]] = {False: [], True: []}
+    rows: dict[bool, list[int]] = {False: [], True: []}
+    start = 0
+    for (first, count, table), prompt in zip(spans, prompts, strict=True):
+        cut = min(max(prompt - first, 0), count)
+        for generated, begin, stop in ((False, 0, cut), (True, cut, count)):
+            if begin < stop:
+                parts[generated].append((first + begin, stop - begin, table))
+                rows[generated] += range(start + begin, start + stop)
+        start += count
+    out = torch.empty_like(q)
+    for generated, chosen in rows.items():
+        if chosen:
+            plan = make_plan(parts[generated], CPU, generated=generated)
+            write_kv(plan, layer, k[chosen], v[chosen])
+            out[chosen] = attend(plan, layer, q[chosen], spec)
+    return out
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 def test_attention_is_the_formula(
@@ -79,9 +109,9 @@ def test_attention_is_the_formula(
             first = length - rows
             if first:
                 write_kv(make_plan([(0, first, table)], CPU), memory.layers[1], k[:first], v[:first])
-            plan = make_plan([(first, rows, table)], CPU, [prompt])
-            write_kv(plan, memory.layers[1], k[first:], v[first:])
-            found = attend(plan, memory.layers[1], q[first:], spec)
+            found = told(
+                memory.layers[1], [(first, rows, table)], [prompt], q[first:], k[first:], v[first:], spec
+            )
             torch.testing.assert_close(found.double(), expected[first:], atol=1e-5, rtol=1e-5)
 
 
@@ -96,7 +126,8 @@ def test_a_row_is_told_the_same_to_the_bit(
     size, heads, kv_heads = shape
     length, prompt = 560, 515
     blocks = blocks_for(length)
-    layer = tuple(torch.full((2 * blocks, BLOCK_SIZE, kv_heads, size), torch.nan, dtype=dtype) for _ in "kv")
+    keys, values = torch.full((2, 2 * blocks, BLOCK_SIZE, kv_heads, size), torch.nan, dtype=dtype)
+    layer = (keys, values)
     k, v = torch.randn(2, length, kv_heads, size).to(dtype)
     q = torch.randn(length, heads, size).to(dtype)
 
@@ -109,9 +140,7 @@ def test_a_row_is_told_the_same_to_the_bit(
             if beside and first:
                 spans, rows = [(first - 1, 1, beside), *spans], [first - 1, *rows]
                 prompts = [prompt, prompt]
-            plan = make_plan(spans, CPU, prompts)
-            write_kv(plan, layer, k[rows], v[rows])  # type: ignore[arg-type]
-            found.append(attend(plan, layer, q[rows], spec)[first - stop :])  # type: ignore[arg-type]
+            found.append(told(layer, spans, prompts, q[rows], k[rows], v[rows], spec)[first - stop :])
         return torch.cat(found)
 
     table = list(range(blocks))

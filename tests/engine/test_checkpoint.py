@@ -251,9 +251,12 @@ REFUSED: dict[str, dict[str, Any]] = {
     },
     "a rope without its factor": {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4}},
     "a rope that is no object": {"rope_parameters": "linear"},
-    "part of the head rotated": {"partial_rotary_factor": 0.5},
+    "part of the head rotated, under a scaling": {
+        "partial_rotary_factor": 0.5,
+        "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+    },
     "part of the head rotated, in the new place": {
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+        "rope_parameters": {"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}
     },
     "sliding window": {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
     "sliding window, the old way": {"use_sliding_window": True},

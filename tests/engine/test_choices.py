@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from engine.engine import TorchEngine
-from engine.runner import Runner
+from engine.sequence import Sequence as Running
 from engine.types import Delta, EngineError, GenerateRequest, SamplingParams
 from tests.engine.conftest import OpenEngine, OpenStepper
-from tests.engine.harness import collect, greedy, prompt, until
+from tests.engine.harness import before_passes, collect, greedy, prompt, until
 from tests.exact import Reference, wrong_token
 
 
@@ -155,14 +155,12 @@ async def test_a_failure_of_one_choice_ends_all(
     llama: Path, awake: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = await awake(llama)
-    real = Runner.step
 
-    def step(runner: Runner, scheduled: Any) -> Any:
+    def fail(scheduled: Sequence[tuple[Running, int]]) -> None:
         if any(sequence.index == 2 for sequence, _ in scheduled):
             raise RuntimeError("a fault of this test")
-        return real(runner, scheduled)
 
-    monkeypatch.setattr(Runner, "step", step)
+    before_passes(monkeypatch, fail)
     with pytest.raises(EngineError):
         await choices(engine, prompt(40), greedy(50), n=3)
     stepper = engine._stepper

@@ -17,7 +17,7 @@ from engine import open as open_engine
 from engine.device import Device, StepClock, get_device
 from engine.engine import TorchEngine
 from engine.memory.cpu import CpuArena
-from engine.runner import Runner
+from engine.runner import Prefill, Runner
 from engine.types import EngineError, GenerateRequest
 from tests.engine import harness
 from tests.engine.conftest import OpenEngine
@@ -302,14 +302,13 @@ async def test_a_stuck_step_shows_in_fault_and_of_that_engine_only(
 ) -> None:
     stuck, healthy = await awake(llama), await awake(qwen3)
     clock = Clock(monkeypatch)
-    go_on, inside, real = threading.Event(), threading.Event(), Runner.step
+    go_on, inside = threading.Event(), threading.Event()
 
-    def step(runner: Runner, scheduled: Any) -> list[int | None]:
+    def hang(scheduled: Any) -> None:
         inside.set()
         assert go_on.wait(harness.patience)
-        return real(runner, scheduled)
 
-    monkeypatch.setattr(Runner, "step", step)
+    harness.before_passes(monkeypatch, hang)
     before = stuck.last_step_at
     stream = stuck.generate(GenerateRequest(prompt_ids=prompt(5), sampling=greedy(3)))
     first = asyncio.ensure_future(anext(stream))
@@ -325,3 +324,31 @@ async def test_a_stuck_step_shows_in_fault_and_of_that_engine_only(
     await until(lambda: stuck.fault() is None)
     assert stuck.last_step_at != before
     await stream.aclose()
+
+
+async def test_a_prompt_lets_another_engine_go_first_behind_any_layer(
+    llama: Path, qwen3: Path, awake: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only when its whole chunk is computed, which may take seconds."""
+    busy, other = await awake(llama), await awake(qwen3)
+    layers: list[int] = []
+    before_other: list[int] = []
+    arrived, real = threading.Event(), Runner.advance
+
+    def advance(runner: Runner, prefill: Prefill) -> bool:
+        if runner is busy._model.runner:  # type: ignore[union-attr]
+            layers.append(prefill.forward.layer)
+            assert arrived.wait(harness.patience)
+        else:
+            before_other.append(len(layers))
+        return real(runner, prefill)
+
+    monkeypatch.setattr(Runner, "advance", advance)
+    long = asyncio.create_task(collect(busy, prompt(30), greedy(1)))
+    await until(lambda: bool(layers))
+    short = asyncio.create_task(collect(other, prompt(9), greedy(1)))
+    await until(lambda: other._stepper.has_work)  # type: ignore[union-attr]
+    arrived.set()
+    await asyncio.gather(long, short)
+    assert len(layers) > 1
+    assert before_other[0] == 1, "the other waited for more than the layer that was being computed"

@@ -10,12 +10,21 @@ from typing import Any
 import pytest
 
 from engine.engine import TorchEngine
-from engine.runner import Runner
+from engine.runner import Prefill, Runner
 from engine.sequence import Sequence
 from engine.types import EngineError, GenerateRequest, OutOfMemory, RequestError, SamplingParams
 from tests.engine.checkpoints import make_checkpoint
 from tests.engine.conftest import OpenEngine, OpenStepper
-from tests.engine.harness import collect, edit_json, greedy, limit_blocks, paused, prompt, until
+from tests.engine.harness import (
+    before_passes,
+    collect,
+    edit_json,
+    greedy,
+    limit_blocks,
+    paused,
+    prompt,
+    until,
+)
 
 
 def used_blocks(engine: TorchEngine) -> int:
@@ -102,13 +111,7 @@ async def test_leaving_in_mid_stream_frees_the_blocks_within_a_step(
 ) -> None:
     engine = await awake(llama)
     blocks_by_step: list[int] = []
-    step = Runner.step
-
-    def recorded(runner: Runner, scheduled: Any) -> list[int | None]:
-        blocks_by_step.append(used_blocks(engine))
-        return step(runner, scheduled)
-
-    monkeypatch.setattr(Runner, "step", recorded)
+    before_passes(monkeypatch, lambda scheduled: blocks_by_step.append(used_blocks(engine)))
     stream = engine.generate(GenerateRequest(prompt_ids=prompt(200), sampling=greedy(300)))
     await anext(stream)
     stays = asyncio.create_task(collect(engine, prompt(20), greedy(150)))
@@ -171,14 +174,33 @@ class Fault:
     """Makes the runner fail in the steps that ``hits`` one of the scheduled sequences."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, hits: Callable[[Sequence], bool]) -> None:
-        real = Runner.step
-
-        def step(runner: Runner, scheduled: Any) -> list[int | None]:
+        def fail(scheduled: Any) -> None:
             if any(hits(sequence) for sequence, _ in scheduled):
                 raise RuntimeError("a fault of this test")
-            return real(runner, scheduled)
 
-        monkeypatch.setattr(Runner, "step", step)
+        before_passes(monkeypatch, fail)
+
+
+async def test_a_failure_in_the_middle_of_a_chunk_ends_its_sequences_and_no_others(
+    llama: Path, awake: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await awake(llama)
+    talking = asyncio.create_task(collect(engine, prompt(9), greedy(300)))
+    await until(lambda: used_blocks(engine) > 0)
+    real = Runner.advance
+
+    def fail(runner: Runner, prefill: Prefill) -> bool:
+        if prefill.forward.layer == 1:
+            raise RuntimeError("a fault of this test")
+        return real(runner, prefill)
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(Runner, "advance", fail)
+        with pytest.raises(EngineError, match="a fault of this test"):
+            await collect(engine, prompt(40), greedy(5))
+    assert len((await collect(engine, prompt(40), greedy(5))).token_ids) == 5
+    assert len((await talking).token_ids) == 300
+    await until(lambda: used_blocks(engine) == 0)
 
 
 async def test_a_failing_step_ends_its_sequences_and_the_next_one_works(

@@ -37,18 +37,39 @@ def random_linear(rows: int, columns: int, *, bias: bool = False) -> Linear:
     return Linear(weight, torch.randn(rows, generator=generator).bfloat16() if bias else None)
 
 
+def answer(layer: Linear, x: torch.Tensor) -> torch.Tensor:
+    """As rows of a prompt, then as generated ones."""
+    return torch.cat((layer(x), layer(x, generated=True)))
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_packed_is_plain_to_the_bit(size: tuple[int, int]) -> None:
     layer = random_linear(*size, bias=size[0] == 192)
     inputs = [torch.randn(rows, size[1]).bfloat16() for rows in ROWS]
     ids = torch.randint(0, size[0], (50,))
-    plain, rows = [layer(x) for x in inputs], layer.rows(ids)
+    plain, rows = [answer(layer, x) for x in inputs], layer.rows(ids)
     address = layer.weight.data_ptr()
     layer.pack()
     assert layer.packed
     assert layer.weight.data_ptr() == address
-    assert all(torch.equal(layer(x), y) for x, y in zip(inputs, plain, strict=True))
+    assert all(torch.equal(answer(layer, x), y) for x, y in zip(inputs, plain, strict=True))
     assert torch.equal(layer.rows(ids), rows)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("size", [*SIZES, (14336, 64)], ids=str)
+def test_rows_of_prompts_are_the_products_rounded_once(size: tuple[int, int], packed: bool) -> None:
+    """At any number of rows and of panels, with and without a bias."""
+    layer = random_linear(*size, bias=size[1] <= 96)
+    exact = layer.weight.double()
+    x = torch.randn(200, size[1], generator=torch.Generator().manual_seed(3)).bfloat16()
+    wanted = x.double() @ exact.T + (0 if layer.bias is None else layer.bias.double())
+    if packed:
+        layer.pack()
+    whole = layer(x)
+    assert ((whole.double() - wanted).abs() <= wanted.abs() * 2**-8 + 1e-5).all()
+    for rows in (1, 5, 15, 16, 17, 40, 128, 199):
+        assert torch.equal(layer(x[:rows]), whole[:rows]), rows
 
 
 @pytest.mark.parametrize("size", [(63, 32), (64, 33), (65, 64)], ids=str)
@@ -64,7 +85,7 @@ def test_blocks_that_lie_otherwise_are_refused(monkeypatch: pytest.MonkeyPatch) 
     """A format of another CPU would make the rows of a tied embedding unreadable."""
     layer = random_linear(192, 96)
     before = layer.weight.clone()
-    monkeypatch.setattr("engine.linear._gather", lambda packed, ids: packed[ids])
+    monkeypatch.setattr("engine.packing.packed_rows", lambda packed, ids: packed[ids])
     layer.pack()
     assert not layer.packed
     assert not layer.packable

@@ -3,8 +3,9 @@
 Every operation of the decoder is tried with 1 to 64 rows and with contexts to 2,048. Those of ``NEVER`` must
 not depend on the company on any machine, nor may attention on who else is in the step or on where a sequence
 is cut. The others are listed (``pytest -rP`` shows it), and may differ by rounding alone. On one thread of a
-Xeon with AVX-512 BF16 these do: float32 linears below 16 rows, and a decoded row against the same row of a
-prompt. bfloat16 linears do not, since a long lone row is multiplied as two (``engine.linear``).
+Xeon with AVX-512 BF16 these do: float32 linears below 16 rows, and a generated row against the same row of a
+prompt, in attention and in bfloat16 linears. Among their kind bfloat16 rows do not: a long lone row is
+multiplied as two, and rows of prompts as sixteen at least (``engine.linear``).
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ def matrix(inputs: int, outputs: int, dtype: torch.dtype, *, packed: bool = Fals
     if packed and layer.packable:
         layer.pack()
     return layer
+
+
+def as_generated(layer: Linear) -> Operation:
+    return lambda x: layer(x, generated=True)
 
 
 def dependent(operation: Operation, x: torch.Tensor) -> list[int]:
@@ -92,12 +97,14 @@ NEVER: dict[str, tuple[Operation, torch.Tensor]] = {
 }
 SHAPES = [(64, 192), (1024, 2048), (2048, 1024), (3072, 1024), (8192, 512)]
 MAY: dict[str, tuple[Operation, torch.Tensor]] = {
-    f"linear {inputs} -> {outputs}, {str(dtype)[6:]}{', packed' * packed}": (
-        matrix(inputs, outputs, dtype, packed=packed),
+    f"linear {inputs} -> {outputs}, {str(dtype)[6:]}, {kind}{', packed' * packed}": (
+        of_kind(matrix(inputs, outputs, dtype, packed=packed)),
         rows(inputs, dtype=dtype),
     )
     for inputs, outputs in SHAPES
-    for dtype, packed in ((torch.bfloat16, False), (torch.bfloat16, True), (torch.float32, False))
+    for dtype in (torch.bfloat16, torch.float32)
+    for packed in (False, True)[: 1 + (dtype == torch.bfloat16)]
+    for kind, of_kind in (("prompts", lambda layer: layer), ("generated", as_generated))
 }
 
 
@@ -170,7 +177,7 @@ def test_a_decoded_row_differs_from_a_prompts_by_rounding_alone(cache: Cache) ->
     whole = cache.attend([(0, longest, cache.neighbours)])[0]
     bound = 1e-5 if whole.dtype == torch.float32 else 2**-5
     for context in CONTEXTS:
-        plan = make_plan([(context - 1, 1, cache.neighbours)], CPU, [context - 1])
+        plan = make_plan([(context - 1, 1, cache.neighbours)], CPU, generated=True)
         row = attend(plan, cache.layer, cache.queries[context - 1 : context], AttentionSpec(0.125))
         same = torch.equal(row, whole[context - 1 : context])
         print(f"{whole.dtype}, row {context} decoded: {'the same' if same else 'differs'}")

@@ -68,11 +68,11 @@ async def test_preempted_sequences_say_the_same(
 
 
 async def test_preemption_happens_and_takes_the_latest_comer(llama: Path, stepper: OpenStepper) -> None:
-    run = stepper(llama, blocks=5)
+    run = stepper(llama, chunk=256, blocks=5)
     first, second = run.add(prompt(30), greedy(40)), run.add(prompt(30, seed=1), greedy(10))
     run.run()
     recomputed = [count for step in run.log for sequence, count in step if sequence is second and count > 1]
-    assert recomputed == [30, 33], "the latest comer was not preempted, or not recomputed in one go"
+    assert recomputed == [30, 30, 3], "the latest comer was not preempted, or not recomputed in one go"
     assert [count for step in run.log for sequence, count in step if sequence is first and count > 1] == [30]
 
 
@@ -94,13 +94,65 @@ async def test_a_long_prompt_beside_decoding_sequences_goes_in_chunks(
     assert len(run.answers[late].token_ids) == 2
 
 
+async def test_a_chunk_of_prompts_is_computed_over_several_steps(llama: Path, stepper: OpenStepper) -> None:
+    """Layer by layer, while others get their tokens; a newcomer waits for the next chunk."""
+    run = stepper(llama, chunk=256)
+    talking = run.add(prompt(4), greedy(30))
+    run.step()
+    layers = len(run.model.kv.layers)
+    assert layers > 1
+    late, later = run.add(prompt(20), greedy(2)), None
+    for made in range(1, layers):
+        run.step(layers=1)
+        assert [sequence for sequence, _ in run.model.scheduler.prefilling] == [late]
+        assert len(run.answers[talking].token_ids) == 1 + made
+        assert run.answers[late].token_ids == []
+        later = later or run.add(prompt(5, seed=made), greedy(1))
+    run.step(layers=1)
+    assert run.model.scheduler.prefilling == []
+    assert len(run.answers[late].token_ids) == 1
+    assert later and run.answers[later].token_ids == []
+    run.run()
+    assert run.answers[late].token_ids == stepper(llama).answer(prompt(20), greedy(2)).token_ids
+
+
+async def test_the_blocks_of_a_chunk_in_the_making_stay_its_own_though_its_sequence_leaves(
+    llama: Path, stepper: OpenStepper
+) -> None:
+    """It goes on writing into them: nobody else may have them until it ends."""
+    run = stepper(llama, blocks=8)
+    leaves, stays = run.add(prompt(40), greedy(2)), run.add(prompt(20, seed=1), greedy(2))
+    run.step(layers=1)
+    left = list(leaves.blocks)
+    run.model.scheduler.finish(leaves)
+    assert run.model.kv.used_blocks == len(left) + len(stays.blocks)
+    comes = run.add(prompt(30, seed=2), greedy(2))
+    run.run()
+    assert run.model.kv.used_blocks == 0
+    for sequence, (length, seed) in ((stays, (20, 1)), (comes, (30, 2))):
+        alone = stepper(llama).answer(prompt(length, seed), greedy(2))
+        assert run.answers[sequence].token_ids == alone.token_ids
+    assert run.answers[leaves].token_ids == []
+
+
+async def test_a_chunk_ends_when_all_of_its_sequences_have_left(llama: Path, stepper: OpenStepper) -> None:
+    run = stepper(llama)
+    sequences = [run.add(prompt(20, seed), greedy(2)) for seed in range(2)]
+    run.step(layers=1)
+    for sequence in sequences:
+        run.model.scheduler.finish(sequence)
+    assert not run.model.scheduler.has_work
+    assert run.model.kv.used_blocks == 0
+    assert len(run.answer(prompt(20), greedy(2)).token_ids) == 2
+
+
 async def test_prompts_share_the_budget_of_a_step(llama: Path, stepper: OpenStepper) -> None:
     run = stepper(llama, chunk=256)
     for seed, length in enumerate((100, 100, 300, 100)):
-        run.add(prompt(length, seed), greedy(2))
+        run.add(prompt(length, seed), greedy(3))
     for _ in range(3):
         run.step()
-    assert [[n for _, n in step] for step in run.log] == [[100, 100, 56], [1, 1, 244, 8], [1, 92]]
+    assert [[n for _, n in step] for step in run.log] == [[100, 100, 48], [1, 1, 252], [1, 1, 1, 100]]
 
 
 async def test_a_lone_prompt_gets_a_large_chunk_and_one_beside_a_stream_a_small_one(
@@ -132,8 +184,11 @@ async def test_sequences_that_grow_side_by_side_keep_consecutive_blocks(
 async def test_no_more_than_max_running_run(llama: Path, stepper: OpenStepper) -> None:
     run = stepper(llama, max_running=3)
     sequences = [run.add(prompt(4, seed=seed), greedy(3 + seed)) for seed in range(9)]
-    run.run()
-    assert max(len(step) for step in run.log) == 3
+    running = []
+    while run.model.scheduler.has_work:
+        run.step()
+        running.append(len(run.model.scheduler.running))
+    assert max(running) == 3
     assert [len(run.answers[s].token_ids) for s in sequences] == [3 + seed for seed in range(9)]
 
 
@@ -212,7 +267,12 @@ arrivals = st.lists(
 """(length of the prompt, most tokens, steps until the next one comes, steps after which this one leaves)."""
 
 
-@given(arriving=arrivals, blocks=st.integers(21, 60), max_running=st.integers(1, 5))
+@given(
+    arriving=arrivals,
+    blocks=st.integers(21, 60),
+    max_running=st.integers(1, 5),
+    layers=st.none() | st.integers(1, 2),
+)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_mix_of_comers_and_leavers_is_answered_rightly(
     llama: Path,
@@ -220,6 +280,7 @@ def test_any_mix_of_comers_and_leavers_is_answered_rightly(
     arriving: list[tuple[int, int, int, int | None]],
     blocks: int,
     max_running: int,
+    layers: int | None,
 ) -> None:
     """Whatever the order and however scarce the blocks, as long as each would fit alone."""
 
@@ -230,9 +291,9 @@ def test_any_mix_of_comers_and_leavers_is_answered_rightly(
         leaving: dict[Running, int] = {}
 
         def step() -> None:
-            run.step()
+            run.step(layers)
             held = [block for sequence in scheduler.running for block in sequence.blocks]
-            assert len(set(held)) == kv.used_blocks
+            assert len({*held, *scheduler._held}) == kv.used_blocks
             assert len(scheduler.running) <= max_running
             for sequence in [one for one, at in leaving.items() if at <= len(run.log)]:
                 scheduler.finish(sequence)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from engine import chunk, reader, scheduler
+from engine import chunk, linear, reader, scheduler, widening
 from engine.blocks import BlockPool
 from engine.checkpoint import Fingerprint
 from engine.chunk import StepBudget
@@ -159,28 +159,59 @@ def parents_limits_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
 @caught_by("test_scheduler.py::test_no_more_than_max_running_run")
 def any_number_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Scheduler.__init__
-    monkeypatch.setattr(Scheduler, "__init__", lambda self, kv, most, budget: real(self, kv, 10**6, budget))
+    monkeypatch.setattr(Scheduler, "__init__", lambda self, kv, most, *rest: real(self, kv, 10**6, *rest))
 
 
 @caught_by("test_scheduler.py::test_a_long_prompt_beside_decoding_sequences_goes_in_chunks")
 def a_prompt_is_computed_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "_chunk", lambda sequence, budget: sequence.left)
+    monkeypatch.setattr(
+        scheduler, "_chunk", lambda sequence, budget: max(0, sequence.prompt_length - sequence.computed)
+    )
 
 
-@caught_by("test_chunk.py::test_a_mixed_step_takes_little_longer_than_an_ordinary_one")
+@caught_by("test_chunk.py::test_a_step_with_prompts_takes_little_longer_than_an_ordinary_one")
 def chunks_beside_streams_are_as_large_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StepBudget, "prefill_tokens", lambda self, decoding, prompts=1: self.largest)
+    monkeypatch.setattr(StepBudget, "tokens", lambda self, decoding, prompts=1: chunk.LARGEST)
 
 
 @caught_by("test_chunk.py::test_more_who_wait_than_run_go_first")
 def who_waits_never_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = StepBudget.prefill_tokens
-    monkeypatch.setattr(StepBudget, "prefill_tokens", lambda self, decoding, prompts=1: real(self, decoding))
+    real = StepBudget.seconds
+    monkeypatch.setattr(StepBudget, "seconds", lambda self, decoding, prompts=1: real(self, decoding))
 
 
-@caught_by("test_chunk.py::test_chunks_shrink_as_a_longer_context_makes_them_dearer")
+@caught_by("test_chunk.py::test_chunks_shrink_as_a_longer_context_makes_layers_dearer")
 def what_a_prompts_token_costs_is_learned_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk, "_mean", lambda before, newest, weight=0: newest if before is None else before)
+    monkeypatch.setattr(chunk, "_mean", lambda before, newest: newest if before is None else before)
+
+
+@caught_by(
+    "test_scheduler.py::test_the_blocks_of_a_chunk_in_the_making_stay_its_own_though_its_sequence_leaves"
+)
+def a_chunk_in_the_making_holds_no_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(self: Scheduler, tokens: int) -> Any:
+        self.prefilling = self.prefilling or self._prefills(tokens)
+        return self.prefilling
+
+    monkeypatch.setattr(Scheduler, "begin_prefill", begin)
+
+
+@caught_by("test_scheduler.py::test_a_chunk_ends_when_all_of_its_sequences_have_left")
+def a_chunk_goes_on_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scheduler, "end_prefill", lambda self: None)
+
+
+@caught_by("test_linear.py::test_rows_of_prompts_are_the_products_rounded_once[(192, 96)-packed]")
+def panels_are_widened_as_if_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = linear.widened_linear
+    monkeypatch.setattr(
+        linear, "widened_linear", lambda x, matrix, bias, packed: real(x, matrix, bias, packed=False)
+    )
+
+
+@caught_by("test_linear.py::test_rows_of_prompts_are_the_products_rounded_once[(6144, 1024)-packed]")
+def few_rows_of_prompts_are_not_filled_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(widening, "_LEAST_ROWS", 1)
 
 
 @caught_by("test_blocks.py::TestPool")
@@ -302,10 +333,12 @@ def answers_outgrow_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @caught_by("test_generate.py::test_a_failing_step_ends_its_sequences_and_the_next_one_works")
 def a_failed_sequence_keeps_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def finish(self: Scheduler, sequence: Sequence) -> None:
-        self.running = [other for other in self.running if other is not sequence]
+    monkeypatch.setattr(Scheduler, "_release", lambda self, sequence: None)
 
-    monkeypatch.setattr(Scheduler, "finish", finish)
+
+@caught_by("test_device.py::test_a_prompt_lets_another_engine_go_first_behind_any_layer")
+def a_chunk_of_prompts_makes_all_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Device, "others_wait", lambda self, stepper: False)
 
 
 @caught_by("test_device.py::test_two_engines_interleave")
@@ -341,7 +374,7 @@ def half_a_character_is_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
 @caught_by("test_generate.py::test_the_worker_says_what_the_parts_say")
 def a_token_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     change_result(
-        monkeypatch, Runner, "step", lambda tokens: [*tokens[:-1], None] if len(tokens) > 1 else tokens
+        monkeypatch, Runner, "decode", lambda tokens: [*tokens[:-1], None] if len(tokens) > 1 else tokens
     )
 
 
@@ -382,4 +415,4 @@ def a_tied_embedding_is_read_as_if_plain(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @caught_by("test_linear.py::test_blocks_that_lie_otherwise_are_refused")
 def any_layout_of_blocks_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.linear._same_rows", lambda plain, address: True)
+    monkeypatch.setattr("engine.packing._same_rows", lambda plain, address: True)

@@ -142,6 +142,21 @@ def the_dynamic_base_is_that_of_each_position(monkeypatch: pytest.MonkeyPatch) -
     forget_lengths(monkeypatch, of_prompts=True)
 
 
+@caught_by("families/test_numbers.py::test_what_the_reference_overlooks_we_overlook[a part of qwen3]")
+def a_part_of_a_head_is_a_part_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    mistake_family(monkeypatch, "Qwen3ForCausalLM", partial_rope=True)
+
+
+@caught_by(f"{NUMBERS}[phi3-odd-part]")
+def an_odd_part_of_a_head_is_taken_for_an_even_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = rope.Rope.__init__
+
+    def rounded(self: Any, given: Any, device: torch.device) -> None:
+        real(self, replace(given, dim=given.dim + given.dim % 2), device)
+
+    monkeypatch.setattr(rope.Rope, "__init__", rounded)
+
+
 @caught_by(f"{NUMBERS}[smollm3]")
 def every_layer_is_rotated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "rotated_layers", lambda known: [True] * known["num_hidden_layers"])

@@ -15,6 +15,8 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
     """One text, one list of token ids, or a list of either."""
 
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    """0, with ``echo``: the prompt alone."""
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     best_of: Annotated[int, Meta(ge=1)] | None = None
     suffix: str | None = None

@@ -38,31 +38,32 @@ def forward(
     memory = torch.empty(layout.nbytes, dtype=torch.uint8)
     Reader(memory).read(layout.shards, layout.slices, layout.dtype)
     decoder = Decoder(config, layout.views(memory), cpu)
-    compute = decoder.hidden if hidden else decoder.forward
     tables, kv = _blocks(config, texts, layout.dtype)
     done = [0] * len(texts)
-    logits: list[list[torch.Tensor]] = [[] for _ in texts]
+    found: list[list[torch.Tensor]] = [[] for _ in texts]
     while pending := [i for i, text in enumerate(texts) if done[i] < len(text.token_ids)]:
-        stops = {i: _next_stop(texts[i], done[i], chunk) for i in pending}
-        tokens = [t for i in pending for t in texts[i].token_ids[done[i] : stops[i]]]
-        positions = [p for i in pending for p in range(done[i], stops[i])]
-        lengths = [texts[i].prompt_length for i in pending for _ in range(done[i], stops[i])]
-        found = compute(
-            torch.tensor(tokens),
-            torch.tensor(positions),
-            torch.tensor(lengths),
-            make_plan(
-                [(done[i], stops[i] - done[i], tables[i]) for i in pending],
-                cpu,
-                [texts[i].prompt_length for i in pending],
-            ),
-            kv,
-            torch.arange(len(tokens)),
-        )
-        for i, part in zip(pending, found.split([stops[i] - done[i] for i in pending]), strict=True):
-            logits[i].append(part.clone())
-            done[i] = stops[i]
-    return [torch.cat(parts) for parts in logits]
+        for generated in (True, False):
+            chosen = [i for i in pending if (done[i] >= texts[i].prompt_length) == generated]
+            if not chosen:
+                continue
+            stops = {i: _next_stop(texts[i], done[i], chunk) for i in chosen}
+            tokens = [t for i in chosen for t in texts[i].token_ids[done[i] : stops[i]]]
+            states = decoder.hidden(
+                torch.tensor(tokens),
+                torch.tensor([p for i in chosen for p in range(done[i], stops[i])]),
+                torch.tensor([texts[i].prompt_length for i in chosen for _ in range(done[i], stops[i])]),
+                make_plan(
+                    [(done[i], stops[i] - done[i], tables[i]) for i in chosen], cpu, generated=generated
+                ),
+                kv,
+                torch.arange(len(tokens)),
+            )
+            parts = (states if hidden else decoder.logits(states)).split([stops[i] - done[i] for i in chosen])
+            for i, part in zip(chosen, parts, strict=True):
+                found[i].append(part.clone())
+            pending = [i for i in pending if i not in stops]
+            done = [stops.get(i, stop) for i, stop in enumerate(done)]
+    return [torch.cat(parts) for parts in found]
 
 
 def _next_stop(text: Text, done: int, chunk: int) -> int:

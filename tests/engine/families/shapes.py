@@ -90,6 +90,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         "phi3",
         {"sliding_window": 40, "tie_word_embeddings": True, "partial_rotary_factor": 0.5},
     ),
+    "phi3-odd-part": ("phi3", {"partial_rotary_factor": 0.9}),
     "phi3-longrope": (
         "phi3",
         {"rope_parameters": LONGROPE, "original_max_position_embeddings": 48, "num_key_value_heads": 6},

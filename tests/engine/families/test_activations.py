@@ -6,10 +6,11 @@ import pytest
 import torch
 from transformers.activations import ACT2FN
 
-from engine.models import config, decoder, encoder, encoder_config
+from engine.models import decoder, encoder
+from engine.models.encoder_config import ACTIVATIONS
 
 
-@pytest.mark.parametrize("name", config.ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_is_the_references(name: str) -> None:
     x = torch.linspace(-12, 12, 20_001)
     for table in (decoder._ACTIVATIONS, encoder._ACTIVATIONS):
@@ -17,5 +18,4 @@ def test_an_activation_is_the_references(name: str) -> None:
 
 
 def test_every_name_has_a_function() -> None:
-    assert {*config.ACTIVATIONS} == {*decoder._ACTIVATIONS}
-    assert {*encoder_config.ACTIVATIONS} == {*encoder._ACTIVATIONS}
+    assert {*ACTIVATIONS} == {*decoder._ACTIVATIONS} == {*encoder._ACTIVATIONS}

@@ -13,7 +13,7 @@ from engine.models.families import FAMILIES
 from engine.types import CheckpointError
 from tests.engine.checkpoints import SHAPE
 from tests.engine.families.dialects import old_dialect
-from tests.engine.families.shapes import SHAPES
+from tests.engine.families.shapes import LINEAR, SHAPES
 
 ARCHITECTURES = {family.name: architecture for architecture, family in FAMILIES.items()}
 NAMES = {"model_type", "architectures"}
@@ -93,6 +93,11 @@ def test_how_long_a_text_may_be(family: str, rope: dict[str, Any], length: int) 
         ("gemma2", {"sliding_window_pattern": 3}),
         ("gemma3_text", {"attn_logit_softcapping": 3.0}),
         ("gemma3_text", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 777.0}}),
+        ("gemma3_text", {"rope_parameters": {"full_attention": {"partial_rotary_factor": 0.5}}}),
+        ("llama", {"rope_parameters": {"partial_rotary_factor": 0.5}}),
+        ("qwen3", {"partial_rotary_factor": 0.5}),
+        ("llama", {"partial_rotary_factor": None}),
+        ("phi3", {"partial_rotary_factor": None}),
     ],
 )
 def test_what_the_reference_overlooks_changes_nothing(family: str, overlooked: dict[str, Any]) -> None:
@@ -112,8 +117,9 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
         {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
     ),
     "a rope by kind of layer": ("gemma2", {"rope_parameters": {"full_attention": {}}}),
-    "a part of a head": ("qwen2", {"partial_rotary_factor": 0.5}),
+    "a part of a head, scaled": ("qwen2", {"partial_rotary_factor": 0.5, "rope_scaling": LINEAR}),
     "more than a head": ("phi3", {"partial_rotary_factor": 1.5}),
+    "nothing of a head": ("phi3", {"partial_rotary_factor": 0}),
     "attention to both sides": ("gemma3_text", {"use_bidirectional_attention": True}),
     "another activation": ("gemma2", {"hidden_activation": "relu2"}),
 }

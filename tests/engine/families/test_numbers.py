@@ -66,9 +66,30 @@ def test_bfloat16_is_as_near_as_the_reference_is_to_itself(tmp_path: Path, name:
     assert distance.max() <= 3 * own.max()
 
 
+PART = {"partial_rotary_factor": 0.5}
+WHOLE_HEADS = [
+    "llama-gelu",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3-caps",
+    "olmo2",
+    "granite",
+    "smollm3",
+    "mixtral",
+    "qwen2-moe",
+    "qwen3-moe",
+]
 OVERLOOKED: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2's pattern": ("gemma2", {"layer_types": None, "sliding_window_pattern": 3}),
     "gemma3's flat rope": ("gemma3-defaults", {"rope_parameters": {"rope_type": "linear", "factor": 4.0}}),
+    "a part in gemma3's ropes": (
+        "gemma3-caps",
+        {"rope_parameters": {"full_attention": PART, "sliding_attention": PART}},
+    ),
+    "a part in granite's rope": ("granite", {"rope_parameters": {"rope_type": "default", **PART}}),
+    **{f"a part of {name}": (name, PART) for name in WHOLE_HEADS},
 }
 
 

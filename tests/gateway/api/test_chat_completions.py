@@ -328,21 +328,23 @@ async def test_a_model_without_a_template_cannot_chat(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "fields"),
+    ("content", "fields", "param"),
     [
-        ("x" * 180, {}),
-        ("x" * 1000, {}),
-        ("x", {"max_tokens": 190}),
-        ("x", {"max_completion_tokens": 10**6, "stream": True}),
+        ("x" * 180, {}, "messages"),
+        ("x" * 1000, {}, "messages"),
+        ("x" * 180, {"max_tokens": 190}, "messages"),
+        ("x", {"max_tokens": 190}, "max_tokens"),
+        ("x", {"max_completion_tokens": 10**6, "stream": True}, "max_completion_tokens"),
+        ("x", {"max_completion_tokens": 190, "max_tokens": 1}, "max_completion_tokens"),
     ],
 )
 async def test_what_does_not_fit_into_the_context_is_refused(
-    gateway: Gateway, content: str, fields: dict[str, Any]
+    gateway: Gateway, content: str, fields: dict[str, Any], param: str
 ) -> None:
     reply = await gateway.chat(content, **fields)
     assert reply.status == 400
     assert reply.error["code"] == "context_length_exceeded"
-    assert reply.error["param"] == "messages"
+    assert reply.error["param"] == param
     assert "200" in reply.error["message"]
     assert gateway.is_cold()
 

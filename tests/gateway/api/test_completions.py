@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from engine import SamplingParams
+from engine import FinishReason, SamplingParams
 from tests.gateway.api.caller import Reply
 from tests.gateway.api.conftest import Gateway
 
@@ -74,9 +74,45 @@ async def test_echo(gateway: Gateway) -> None:
     assert (await complete(gateway, [97, 98], echo=True)).json["choices"][0]["text"] == "abHello!"
 
 
+@pytest.mark.parametrize("finish_reason", ["stop", "length"])
+async def test_an_echo_of_no_tokens_is_the_prompt_alone(
+    gateway: Gateway, finish_reason: FinishReason
+) -> None:
+    """Of the one token that the engine makes nothing is told."""
+    gateway.alpha.finish_reason = finish_reason
+    gateway.alpha.pieces = ["Z"]
+    answer = (await complete(gateway, ["Say", "ing"], echo=True, max_tokens=0, n=2)).json
+    assert [choice["text"] for choice in answer["choices"]] == ["Say", "Say", "ing", "ing"]
+    assert {choice["finish_reason"] for choice in answer["choices"]} == {"length"}
+    usage = answer["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (8, 0, 8)
+    assert {request.sampling.max_tokens for request in gateway.alpha.requests} == {1}
+
+
+async def test_an_echo_of_no_tokens_is_streamed(gateway: Gateway) -> None:
+    gateway.alpha.pieces = ["Z"]
+    fields = {"stream": True, "stream_options": {"include_usage": True}}
+    *chunks, usage, done = (await complete(gateway, "Say", echo=True, max_tokens=0, **fields)).events
+    assert done == "[DONE]"
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert "".join(choice["text"] for choice in choices) == "Say"
+    assert [choice["finish_reason"] for choice in choices] == [None, "length"]
+    assert (usage["usage"]["completion_tokens"], usage["usage"]["total_tokens"]) == (0, 4)
+
+
+async def test_an_echo_of_no_tokens_needs_room_for_one(gateway: Gateway) -> None:
+    assert (await complete(gateway, [97] * 199, echo=True, max_tokens=0)).status == 200
+    reply = await complete(gateway, [97] * 200, echo=True, max_tokens=0)
+    assert (reply.error["code"], reply.error["param"]) == ("context_length_exceeded", "prompt")
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 0, "echo": False}, "max_tokens"),
+        ({"max_tokens": -1, "echo": True}, "max_tokens"),
+        ({"max_tokens": 0, "echo": True, "min_tokens": 1}, "min_tokens"),
         ({"prompt": None}, "prompt"),
         ({"prompt": ""}, "prompt"),
         ({"prompt": []}, "prompt"),
@@ -106,6 +142,30 @@ async def test_bad_fields_are_named_and_nothing_is_woken(
 
 async def test_a_missing_prompt_is_named(gateway: Gateway) -> None:
     assert (await gateway.post("/v1/completions", {"model": "alpha"})).error["param"] == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "max_tokens", "param"),
+    [
+        ("x" * 100, 99, None),
+        ("x" * 100, 100, "max_tokens"),
+        ([97] * 100, 101, "max_tokens"),
+        (["a", "x" * 100], 100, "max_tokens"),
+        ("x" * 200, 100, "prompt"),
+        ([97] * 200, 1, "prompt"),
+    ],
+)
+async def test_what_does_not_fit_into_the_context_is_named(
+    gateway: Gateway, prompt: Any, max_tokens: int, param: str | None
+) -> None:
+    reply = await complete(gateway, prompt, max_tokens=max_tokens)
+    if param is None:
+        assert reply.status == 200
+        return
+    assert reply.status == 400
+    assert (reply.error["code"], reply.error["param"]) == ("context_length_exceeded", param)
+    assert "200" in reply.error["message"]
+    assert gateway.is_cold()
 
 
 async def test_one_prompt_that_does_not_fit_refuses_the_batch(gateway: Gateway) -> None:

@@ -202,6 +202,29 @@ async def test_an_echo_has_its_prompts_and_a_stream_the_same(gateway: Gateway) -
         assert concatenated(streamed, index) == logprobs
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_echo_of_no_tokens_has_its_prompts_alone(gateway: Gateway, stream: bool) -> None:
+    gateway.alpha.deltas = with_prompt([ANSWER[0], delta(ord("!"), "!", finish_reason="stop")])
+    reply = await complete(gateway, echo=True, max_tokens=0, n=2, stream=stream)
+    for index in (0, 1):
+        found = concatenated(reply, index) if stream else reply.json["choices"][index]["logprobs"]
+        assert found == {
+            "tokens": ["\x01", "a", "\ufffd", "\ufffd"],
+            "token_logprobs": [None, -0.5, -0.5, -0.5],
+            "top_logprobs": [None, {"a": -0.5}, {"\ufffd": -0.5}, {"\ufffd": -0.5}],
+            "text_offset": [0, 1, 2, 2],
+        }
+
+
+async def test_an_echo_of_no_tokens_tells_none_that_nobody_asked_for(gateway: Gateway) -> None:
+    gateway.alpha.deltas = with_prompt(ANSWER)
+    choice = (await complete(gateway, echo=True, max_tokens=0, logprobs=None, prompt_logprobs=1)).json[
+        "choices"
+    ][0]
+    assert choice["logprobs"] is None
+    assert len(choice["prompt_logprobs"]) == len(PROMPT)
+
+
 async def test_prompt_logprobs_have_vllms_shape(gateway: Gateway) -> None:
     gateway.alpha.deltas = with_prompt(ANSWER)
     expected = [
