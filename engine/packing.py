@@ -8,6 +8,7 @@ and whatever empties or keeps the memory does so packed or not.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -56,8 +57,14 @@ def can_pack() -> bool:
 
 def multiply(x: torch.Tensor, blocks: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """x [rows, in] by what ``pack`` made of a [out, in] → [rows, out]."""
-    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, blocks, bias, "none", [], "")
+    product: torch.Tensor = _kernels()(x, blocks, bias, "none", [], "")
     return product
+
+
+@cache
+def _kernels() -> Callable[..., torch.Tensor]:
+    overload: Callable[..., torch.Tensor] = torch.ops.mkldnn._linear_pointwise.default
+    return overload
 
 
 def _same_rows(plain: torch.Tensor, address: int) -> bool:
