@@ -15,12 +15,14 @@ LARGEST: Final = 512
 """Tokens of a chunk."""
 UNIT: Final = 16
 """All chunks of a prompt but its last are multiples of this."""
-BESIDE: Final = 0.75
+BESIDE: Final = 0.5
 """How long a step computes prompts beside running streams, in ordinary steps: below 1, since no token shall
 come later than two steps after the one before it, and estimates err."""
 SEVERAL: Final = 3.0
 """The same when several prompts wait: their first tokens are worth more than even streams."""
 
+_LAYERS: Final = 3
+"""Of a chunk in a step beside running streams."""
 _WEIGHT: Final = 0.3
 """Of the newest observation in a running mean."""
 
@@ -44,13 +46,13 @@ class StepBudget:
         return ordinary * (SEVERAL if prompts > 1 else BESIDE)
 
     def tokens(self, decoding: int, prompts: int = 1) -> int:
-        """The chunk to begin then: one of which a layer takes about half of that."""
+        """The chunk to begin then: one of which some layers take that long, since a step has whole layers."""
         seconds = self.seconds(decoding, prompts)
         if math.isinf(seconds):
             return LARGEST
         if self._per_token is None:
             return UNIT
-        return min(max(int(seconds / 2 / self._per_token) // UNIT, 1) * UNIT, LARGEST)
+        return min(max(int(seconds / _LAYERS / self._per_token) // UNIT, 1) * UNIT, LARGEST)
 
     def observe_step(self, decoding: int, seconds: float) -> None:
         """A step without prompts."""

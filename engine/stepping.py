@@ -118,7 +118,7 @@ class GenerationStepper:
             _deliver(self._fail(affected, error))
 
     def _advance(self, prefill: Prefill, seconds: float) -> bool:
-        """Whether all layers are done. It lets others go first, but for one layer."""
+        """For about so long, and one layer at least, unless other engines wait; whether all are done."""
         budget, rows = self.model.scheduler.budget, sum(count for _, count in prefill.scheduled)
         ends = time.perf_counter() + seconds
         while True:
@@ -128,7 +128,7 @@ class GenerationStepper:
             budget.observe_layer(rows, now - began)
             if not more:
                 return True
-            if now + (now - began) > ends or self._others_wait():
+            if now + (now - began) / 2 > ends or self._others_wait():
                 return False
 
     def _take(self, scheduled: Scheduled, tokens: list[Sampled | None]) -> Results:

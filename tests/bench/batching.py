@@ -61,18 +61,20 @@ async def _interrupted(url: str, seed: int, tokens: int) -> tuple[list[Stream], 
             for prompt, event in zip(prompts, begun, strict=True)
         ]
         await asyncio.gather(*(event.wait() for event in begun))
-        await asyncio.sleep(2)
+        await asyncio.sleep(4)
         long = await stream(client, "m", random_prompt(LONG, f"{seed} long"), 1)
         return await asyncio.gather(*running), long
 
 
 def long_beside_streams(url: str, alone: float, rounds: int) -> dict[str, float]:
     """Gaps between the streams' tokens while the long prompt is computed, against those just before."""
-    worst, typical, ordinary_steps, firsts = [], [], [], []
+    worst, typical, ordinary_steps, worst_before, firsts = [], [], [], [], []
     for seed in range(rounds):
         streams, long = asyncio.run(_interrupted(url, seed, tokens=320))
         pairs = [pair for s in streams for pair in zip(s.came, s.came[1:], strict=False)]
-        ordinary = median(b - a for a, b in pairs if long.asked - 2 <= a and b <= long.asked)
+        before = [b - a for a, b in pairs if long.asked - 3 <= a and b <= long.asked]
+        ordinary = median(before)
+        worst_before.append(max(before) / ordinary)
         during = [b - a for a, b in pairs if long.asked <= a and b <= long.came[0]]
         ordinary_steps.append(ordinary)
         worst.append(max(during) / ordinary)
@@ -80,6 +82,7 @@ def long_beside_streams(url: str, alone: float, rounds: int) -> dict[str, float]
         firsts.append(long.first)
     return {
         "ordinary_step": median(ordinary_steps),
+        "worst_gap_before_in_steps": median(worst_before),
         "worst_gap_in_steps": median(worst),
         "typical_gap_in_steps": median(typical),
         "first_token_long_beside_8": median(firsts),

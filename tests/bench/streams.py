@@ -16,7 +16,8 @@ import httpx
 
 @dataclass(frozen=True)
 class Stream:
-    """One answer: when it was asked for, and when each piece of it came, by one clock."""
+    """One answer: when it was asked for, and when each of its tokens came, by one clock. Tokens that are no
+    text of their own, as the first byte of a character, are told of with the next one; they came between."""
 
     asked: float
     came: list[float]
@@ -53,7 +54,7 @@ async def stream(
         "temperature": 0,
         "ignore_eos": True,
         "stream": True,
-        "stream_options": {"include_usage": True},
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     }
     asked, came, usage = time.perf_counter(), [], {}
     async with client.stream("POST", "/v1/completions", json=body) as answer:
@@ -61,11 +62,13 @@ async def stream(
         async for line in answer.aiter_lines():
             if line.startswith("data: {"):
                 chunk = json.loads(line[6:])
+                usage = chunk.get("usage") or usage
                 if chunk.get("choices"):
-                    came.append(time.perf_counter())
+                    new = max(1, (usage.get("completion_tokens") or 0) - len(came))
+                    now, last = time.perf_counter(), came[-1] if came else asked
+                    came += [last + (now - last) * (at + 1) / new for at in range(new)] if came else [now]
                     if begun:
                         begun.set()
-                usage = chunk.get("usage") or usage
     assert came, "no token came"
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     return Stream(asked, came, cached)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.chunk import BESIDE, LARGEST, SEVERAL, UNIT, StepBudget
+from engine.chunk import _LAYERS as LAYERS
 
 
 def learned(ordinary: float = 0.1, per_token: float = 0.0002, decoding: int = 8) -> StepBudget:
@@ -41,8 +42,8 @@ def test_a_step_with_prompts_takes_little_longer_than_an_ordinary_one(
     assert seconds == pytest.approx(BESIDE * ordinary)
     assert tokens % UNIT == 0 and UNIT <= tokens <= LARGEST
     layer = per_token * tokens
-    assert tokens == UNIT or layer <= seconds / 2 * 1.001
-    assert tokens == LARGEST or layer >= seconds / 2 - 2 * UNIT * per_token, "it could have been larger"
+    assert tokens == UNIT or layer <= seconds / LAYERS * 1.001
+    assert tokens == LARGEST or layer >= seconds / LAYERS - 2 * UNIT * per_token, "it could have been larger"
 
 
 def test_more_who_wait_than_run_go_first() -> None:
@@ -58,13 +59,13 @@ def test_more_who_wait_than_run_go_first() -> None:
 
 def test_chunks_shrink_as_a_longer_context_makes_layers_dearer() -> None:
     budget = learned()
-    assert budget.tokens(8) == 176
+    assert budget.tokens(8) == 80
     for _ in range(20):
-        budget.observe_layer(176, 176 * 0.0008)
-    assert budget.tokens(8) == 32
+        budget.observe_layer(80, 80 * 0.0008)
+    assert budget.tokens(8) == 16
     for _ in range(40):
         budget.observe_layer(32, LARGEST / 8 * 0.0002)
-    assert budget.tokens(8) == 176, "and grow again"
+    assert budget.tokens(8) == 80, "and grow again"
 
 
 def test_a_small_chunk_says_little_of_what_a_large_one_would_take() -> None:
@@ -72,7 +73,7 @@ def test_a_small_chunk_says_little_of_what_a_large_one_would_take() -> None:
     budget = learned()
     for _ in range(50):
         budget.observe_layer(1, 0.0128)
-    assert budget.tokens(8) == 176
+    assert budget.tokens(8) == 80
 
 
 @pytest.mark.parametrize("decoding", [1, 6, 9, 64])
