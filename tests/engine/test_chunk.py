@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.chunk import BESIDE, LARGEST, SEVERAL, UNIT, StepBudget
 from engine.chunk import _LAYERS as LAYERS
+from engine.chunk import BESIDE, LARGEST, SEVERAL, UNIT, StepBudget
 
 
 def learned(ordinary: float = 0.1, per_token: float = 0.0002, decoding: int = 8) -> StepBudget:
