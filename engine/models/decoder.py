@@ -8,14 +8,15 @@ or ``Family``; a norm that a family has not got is a parameter that is not there
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import gelu, layer_norm, relu, rms_norm, silu
+from torch.nn.functional import layer_norm, rms_norm
 
 from engine.attention import AttentionPlan, AttentionSpec, attend, write_kv
 from engine.linear import Linear
+from engine.models.activations import FUNCTIONS
 from engine.models.config import ModelConfig
 from engine.models.moe import mixture
 from engine.models.rope import Rope, rotate
@@ -23,16 +24,6 @@ from engine.models.rope import Rope, rotate
 KVLayers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosines and signed sines of a step's tokens."""
-
-_ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "silu": silu,
-    "swish": silu,
-    "gelu": gelu,
-    **dict.fromkeys(
-        ("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), functools.partial(gelu, approximate="tanh")
-    ),
-    "relu": relu,
-}
 
 
 @dataclass(slots=True)
@@ -62,7 +53,7 @@ class Decoder:
             for key, weight in weights.items()
             if (name := key.removesuffix(".weight")) != key and weight.ndim == 2
         }
-        self._activation = _ACTIVATIONS[config.activation]
+        self._activation = FUNCTIONS[config.activation]
         used = {layer.rope for layer in config.layers}
         self._ropes = {kind: Rope(rope, device) for kind, rope in config.ropes.items() if kind in used}
         self._rope_dtype = torch.float32 if config.family.wide_rope else weights["embed.weight"].dtype

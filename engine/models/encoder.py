@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
-from torch.nn.functional import gelu, layer_norm, relu, scaled_dot_product_attention, silu
+from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from engine.checkpoint import Shard
 from engine.linear import Linear
+from engine.models.activations import FUNCTIONS
 from engine.models.encoder_config import EncoderConfig
 from engine.weights import Parameter
 
-_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "silu": silu,
-    "swish": silu,
-    "gelu": gelu,
-    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), partial(gelu, approximate="tanh")),
-    "relu": relu,
-}
 _PREFIX = re.compile(r"^(bert|roberta|distilbert|mpnet)\.")
 _OLD_ENDINGS = {"gamma": "weight", "beta": "bias"}
 _FARTHEST = 128
@@ -87,7 +80,7 @@ class Encoder:
             for index in range(config.num_layers)
             for part in ("qkv", "o", "up", "down")
         }
-        self._activation = _ACTIVATIONS[config.activation]
+        self._activation = FUNCTIONS[config.activation]
 
     @property
     def linears(self) -> list[Linear]:
