@@ -42,8 +42,14 @@ class Linear:
         if self._widened and not generated:
             return widened_linear(x, self.weight, self.bias, packed=self.packed)
         rows = len(x)
-        padded = _padded(rows, lone=x.shape[1] <= _LONGEST_LONE and x.dtype != torch.float16)
+        padded = _padded(max(rows, self._least(generated)))
         return self._multiply(x if padded == rows else pad(x, (0, 0, 0, padded - rows)))[:rows]
+
+    def _least(self, generated: bool) -> int:
+        """Rows from which on the sums of one are the same, whatever their number, as far as that is cheap."""
+        if self.weight.dtype == torch.float32:
+            return 1 if generated else 16
+        return 2 if self.weight.shape[1] > _LONGEST_LONE or self.weight.dtype == torch.float16 else 1
 
     def _multiply(self, x: torch.Tensor) -> torch.Tensor:
         if self.packed and self._blocks is not None:
@@ -85,9 +91,6 @@ class Linear:
         return blocks is not None
 
 
-def _padded(rows: int, *, lone: bool) -> int:
-    """Rows that are multiplied for so many: few numbers, since each new one costs time and memory to prepare;
-    and two for one, unless ``lone``, since a lone row's sums are rounded otherwise than among others."""
-    if rows <= 16:
-        return rows if lone else max(2, rows)
-    return round_up(rows, 4 if rows <= 64 else 8)
+def _padded(rows: int) -> int:
+    """Rows that are multiplied for so many: few numbers, since each new one costs time and memory."""
+    return rows if rows <= 16 else round_up(rows, 4 if rows <= 64 else 8)

@@ -159,7 +159,9 @@ class Decoder:
         if experts is None or not self._config.layers[index].sparse:
             return gated(x, f"{index}.")
         scores = self._linears[f"{index}.router"](x, generated=generated)
-        mixed = mixture(x, scores, experts, gated, f"{index}.experts.")
+        # Few rows of a prompt are multiplied as generated ones are, which is faster for them.
+        each = functools.partial(self._gated, generated=generated or experts.fine)
+        mixed = mixture(x, scores, experts, each, f"{index}.experts.")
         if experts.shared_size is None:
             return mixed
         share = torch.sigmoid(self._linears[f"{index}.shared_share"](x, generated=generated))

@@ -32,6 +32,11 @@ class ExpertsConfig:
     shared_size: int | None
     """Of an expert that every token has, beside those chosen."""
 
+    @property
+    def fine(self) -> bool:
+        """Whether even a large chunk of a prompt leaves each expert with few tokens."""
+        return self.count >= 8 * self.per_token
+
     @classmethod
     def parse(cls, known: Mapping[str, Any]) -> ExpertsConfig | None:
         """``known``: config.json with its family's defaults; None for a dense family. Raises ValueError."""

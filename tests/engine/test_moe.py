@@ -90,3 +90,9 @@ def test_all_rows_may_want_the_same_experts() -> None:
     weights = scores[0, :3].softmax(0)
     expected = sum(weight * slowly(x, f"{expert}.") for expert, weight in enumerate(weights))
     assert torch.allclose(mixture(x, scores, CONFIG, slowly, ""), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "per_token", "fine"), [(8, 2, False), (60, 4, True), (128, 8, True)])
+def test_many_small_experts_are_told_from_a_few_large_ones(count: int, per_token: int, fine: bool) -> None:
+    config = ExpertsConfig(count=count, per_token=per_token, inner_size=8, normalize=True, shared_size=None)
+    assert config.fine == fine

@@ -3,9 +3,9 @@
 Every operation of the decoder is tried with 1 to 64 rows and with contexts to 2,048. Those of ``NEVER`` must
 not depend on the company on any machine, nor may attention on who else is in the step or on where a sequence
 is cut. The others are listed (``pytest -rP`` shows it), and may differ by rounding alone. On one thread of a
-Xeon with AVX-512 BF16 these do: float32 linears below 16 rows, and a generated row against the same row of a
+Xeon with AVX-512 BF16 these do: float32 linears below 16 generated rows, and a generated row against the same row of a
 prompt, in attention and in bfloat16 linears. Among their kind bfloat16 rows do not: a long lone row is
-multiplied as two, and rows of prompts as sixteen at least (``engine.linear``).
+multiplied as two, and rows of prompts as sixteen at least, in float32 too (``engine.linear``).
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ MAY: dict[str, tuple[Operation, torch.Tensor]] = {
         rows(inputs, dtype=dtype),
     )
     for inputs, outputs in SHAPES
-    for dtype in (torch.bfloat16, torch.float32)
+    for dtype in (torch.bfloat16, torch.float16, torch.float32)
     for packed in (False, True)[: 1 + (dtype == torch.bfloat16)]
     for kind, of_kind in (("prompts", lambda layer: layer), ("generated", as_generated))
 }
