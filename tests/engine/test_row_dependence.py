@@ -3,9 +3,9 @@
 Every operation of the decoder is tried with 1 to 64 rows and with contexts to 2,048. Those of ``NEVER`` must
 not depend on the company on any machine, nor may attention on who else is in the step or on where a sequence
 is cut. The others are listed (``pytest -rP`` shows it), and may differ by rounding alone. On one thread of a
-Xeon with AVX-512 BF16 these do: float32 linears below 16 generated rows, and a generated row against the same row of a
-prompt, in attention and in bfloat16 linears. Among their kind bfloat16 rows do not: a long lone row is
-multiplied as two, and rows of prompts as sixteen at least, in float32 too (``engine.linear``).
+Xeon with AVX-512 BF16 these do: float32 linears below 16 generated rows, and a generated row against the same
+row of a prompt, in attention and in bfloat16 linears. Among their kind no other rows do: a long lone row is
+multiplied as two, and rows of prompts as sixteen at least (``engine.linear``).
 """
 
 from __future__ import annotations
