@@ -18,7 +18,7 @@ from engine.memory.system import system
 from engine.types import OutOfMemory
 from engine.widening import can_widen, widened_linear, widening_pays
 
-_LONGEST_LONE = 2048
+_LONGEST_LONE = 1024
 """Columns to which a lone row's sums were found to be those of a row among others."""
 
 log = logging.getLogger("dormouse.engine")

@@ -52,6 +52,8 @@ class GenerationStepper:
             decoding = self._decode()
             if scheduler.has_work:
                 self._compute_prompts(decoding)
+            if not scheduler.prefilling:
+                self._prefill = None
             if not scheduler.has_work:
                 self.model.kv.settle()
         if decoding:
@@ -109,7 +111,7 @@ class GenerationStepper:
             if self._prefill is None or self._prefill.scheduled is not scheduled:
                 self._prefill = runner.begin_prefill(scheduled)
             if self._advance(self._prefill, scheduler.budget.seconds(decoding, prompts)):
-                tokens, self._prefill = runner.end_prefill(self._prefill), None
+                tokens = runner.end_prefill(self._prefill)
                 scheduler.end_prefill()
                 _deliver(self._take(scheduled, tokens))
         except Exception as error:

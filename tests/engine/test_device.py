@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -352,3 +354,15 @@ async def test_a_prompt_lets_another_engine_go_first_behind_any_layer(
     await asyncio.gather(long, short)
     assert len(layers) > 1
     assert before_other[0] == 1, "the other waited for more than the layer that was being computed"
+
+
+def test_kernels_of_shapes_long_past_are_given_back() -> None:
+    """Each new number of rows has its own, of half a MiB; a process sees hundreds. In a process of its own,
+    since the first product settles how many are kept."""
+    grown = []
+    for kept in ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1000", "LRU_CACHE_CAPACITY": "1000"}, {}):
+        script, environment = Path(__file__).with_name("many_shapes.py"), {**os.environ, **kept}
+        done = subprocess.run([sys.executable, script], env=environment, capture_output=True, check=True)
+        grown.append(int(done.stdout))
+    unlimited, limited = grown
+    assert limited < unlimited / 3, grown
