@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import psutil
+import os
+from pathlib import Path
+
 import torch
 
 from engine.device import get_device
@@ -12,7 +14,7 @@ from engine.memory.cpu import trim_allocator
 
 def held() -> int:
     trim_allocator()
-    return int(psutil.Process().memory_info().rss)
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 get_device("cpu")

@@ -118,9 +118,9 @@ async def test_leaving_in_mid_stream_frees_the_blocks_within_a_step(
     await until(lambda: len(blocks_by_step) > 5)
     async with paused(engine._device):
         await stream.aclose()
-        left_at = len(blocks_by_step)
+        left_at = len(blocks_by_step) + 2  # the passes of the step that may be under way
     assert len((await stays).token_ids) == 150
-    assert max(blocks_by_step[:left_at]) >= 13
+    assert max(blocks_by_step[: left_at - 2]) >= 13
     assert max(blocks_by_step[left_at:]) <= 11, "its blocks were still taken in the next step"
     await until(lambda: used_blocks(engine) == 0)
 
