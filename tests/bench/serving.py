@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -28,6 +29,8 @@ Prompts = Sequence[Sequence[int]]
 Run = Callable[[Prompts, int], list[Stream]]
 
 OURS = "dormouse"
+SETTLE = 3.0
+"""Seconds between two runs: servers tidy up after their last request."""
 REFERENCE = "transformers"
 UNITS = {"tokens_per_second": "tok/s", "first_token_seconds": "first token", "decode_seconds": "a token"}
 
@@ -57,6 +60,7 @@ def measure(runs: dict[str, Run], clients: int, rounds: int, length: int, tokens
     for number in range(rounds):
         prompts = [random_prompt(length, f"{clients} {number} {index}") for index in range(clients)]
         for name, run in runs.items():
+            time.sleep(SETTLE)
             found[name].append(summary(run(prompts, tokens), tokens))
     kept = {name: results[1:] or results for name, results in found.items()}
     return {
