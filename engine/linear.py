@@ -34,7 +34,7 @@ class Linear:
         self._refused = False
         """Packing it has failed, and would again."""
         self._blocks: torch.Tensor | None = None
-        """The weight's memory as oneDNN's opaque tensor; made once, since address and format stay."""
+        """The weight's memory as oneDNN's opaque tensor, once it was packed."""
         self._widened = can_widen(weight) and widening_pays()
 
     def __call__(self, x: torch.Tensor, *, generated: bool = False) -> torch.Tensor:
@@ -52,9 +52,10 @@ class Linear:
         return 2 if self.weight.shape[1] > _LONGEST_LONE or self.weight.dtype == torch.float16 else 1
 
     def _multiply(self, x: torch.Tensor) -> torch.Tensor:
-        if self.packed and self._blocks is not None:
-            return packing.multiply(x, self._blocks, self.bias)
-        return linear(x, self.weight, self.bias)
+        blocks = self._blocks if self.packed else None
+        if blocks is None:
+            return linear(x, self.weight, self.bias)
+        return packing.multiply(x, blocks, self.bias)
 
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
         """Rows of the weight, [ids, in]: an embedding that is tied to a head."""
@@ -72,7 +73,9 @@ class Linear:
         """Lay the weight out in blocks, where that takes no other bytes and keeps the rows readable. False
         when there is no memory to do it now."""
         try:
-            self.packed = self._pack()
+            with system.claim(self.weight.nbytes):
+                self._blocks = packing.pack(self.weight, self._blocks)
+            self.packed = self._blocks is not None
         except OutOfMemory:
             return False
         except RuntimeError:
@@ -83,12 +86,6 @@ class Linear:
     def emptied(self) -> None:
         """The weight's memory has been given back; what will be read into it is plain."""
         self.packed = False
-
-    def _pack(self) -> bool:
-        with system.claim(self.weight.nbytes):
-            blocks = packing.pack(self.weight)
-        self._blocks = self._blocks if self._blocks is not None else blocks
-        return blocks is not None
 
 
 def _padded(rows: int) -> int:

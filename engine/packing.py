@@ -23,16 +23,18 @@ _TYPICAL_BATCH = 16
 _CHECKED_ROWS = 256
 
 
-def pack(matrix: torch.Tensor) -> torch.Tensor | None:
-    """Lay out a contiguous bfloat16 [rows, columns] in place; its memory as oneDNN's opaque tensor. None, and
-    the matrix as it was, where that would take other bytes or leave rows that cannot be read."""
+def pack(matrix: torch.Tensor, before: torch.Tensor | None = None) -> torch.Tensor | None:
+    """Lay out a contiguous bfloat16 [rows, columns] in place; its memory as oneDNN's opaque tensor, which is
+    the one from ``before`` where that memory was packed already, since torch never lets go of such a tensor.
+    None, and the matrix as it was, where packing would take other bytes or leave rows that cannot be read."""
     blocks = torch.ops.mkldnn._reorder_linear_weight(matrix, _TYPICAL_BATCH)
     address, nbytes = torch.ops.mkldnn.data_ptr(blocks), torch.ops.mkldnn._nbytes(blocks)
     if nbytes != matrix.nbytes or not _same_rows(matrix, address):
         return None
-    opaque = _opaque_over(matrix, torch.ops.mkldnn._get_mkldnn_serialized_md(blocks))
+    if before is None:
+        before = _opaque_over(matrix, torch.ops.mkldnn._get_mkldnn_serialized_md(blocks))
     ctypes.memmove(matrix.data_ptr(), address, nbytes)
-    return opaque
+    return before
 
 
 def packed_rows(packed: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

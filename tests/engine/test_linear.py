@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -70,6 +71,24 @@ def test_rows_of_prompts_are_the_products_rounded_once(size: tuple[int, int], pa
     assert ((whole.double() - wanted).abs() <= wanted.abs() * 2**-8 + 1e-5).all()
     for rows in (1, 5, 15, 16, 17, 40, 128, 199):
         assert torch.equal(layer(x[:rows]), whole[:rows]), rows
+
+
+def test_packing_again_makes_no_other_tensors() -> None:
+    """torch keeps each one over given memory for ever."""
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(type(one) is torch.Tensor for one in gc.get_objects())
+
+    layer = random_linear(192, 96)
+    layer.pack()
+    before = tensors()
+    for _ in range(5):
+        layer.emptied()
+        layer.weight.copy_(random_linear(192, 96).weight)
+        layer.pack()
+        assert layer.packed
+    assert tensors() == before
 
 
 @pytest.mark.parametrize("size", [(63, 32), (64, 33), (65, 64)], ids=str)
@@ -197,7 +216,7 @@ def test_a_release_waits_for_the_matrix_that_is_being_packed(tmp_path: Path) -> 
         Checkpoint(checkpoint), read_config(Checkpoint(checkpoint)), EngineOptions(), Device("cpu", CpuArena)
     )
     packing, go_on = threading.Event(), threading.Event()
-    real = Linear._pack
+    real = Linear.pack
 
     def slow(self: Linear) -> bool:
         packing.set()
@@ -206,7 +225,7 @@ def test_a_release_waits_for_the_matrix_that_is_being_packed(tmp_path: Path) -> 
 
     model.weights.fill()
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
-        patch.setattr(Linear, "_pack", slow)
+        patch.setattr(Linear, "pack", slow)
         packing_one = pool.submit(model.weights.pack_next)
         packing.wait(5)
         releasing = pool.submit(model.weights.release)
