@@ -21,7 +21,8 @@ from engine.types import Constraint, EngineError, Grammar, RequestError
 if TYPE_CHECKING:
     from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
-_CACHED = 64
+_CACHED = 32
+"""Grammars a model keeps, of 0.1 to 1 MB each."""
 _PROBED = 3
 """Steps that a grammar is tried for: one too large shows when its lexer is at work."""
 _ITEMS = 10_000
