@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence as ListLike
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 
-from engine.attention import make_plan
+from engine.batch import Batch
 from engine.kv_cache import KVCache
 from engine.logprobs import token_logprobs
 from engine.models.decoder import Decoder, Forward
@@ -20,35 +21,37 @@ _SCORED = 64
 
 
 @dataclass(slots=True)
-class _Batch:
-    """The tokens of a pass, one after the other, and which of their rows are of interest."""
+class _Batch(Batch):
+    """And which of its rows are of interest."""
 
-    tokens: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    prompt_lengths: list[int] = field(default_factory=list)
-    spans: list[tuple[int, int, list[int]]] = field(default_factory=list)
     scored: list[int] = field(default_factory=list)
     """Rows that tell the log probability of a prompt's next token."""
     targets: list[tuple[Sequence, int]] = field(default_factory=list)
     """For each of these, whose prompt, and that token."""
     sampled: list[int] = field(default_factory=list)
     """Rows that the next tokens are drawn from."""
-    samples: list[SampleRow] = field(default_factory=list)
+    samples: list[SampleRow | None] = field(default_factory=list)
+    """Per sequence how its next token is drawn; None while others are to be computed before that."""
 
-    def add(self, sequence: Sequence, count: int) -> None:
+    @classmethod
+    def of(cls, scheduled: Scheduled) -> Self:
+        batch = cls()
+        for sequence, count in scheduled:
+            batch._add(sequence, count)
+        return batch
+
+    def _add(self, sequence: Sequence, count: int) -> None:
         first, stop = sequence.computed, sequence.computed + count
-        offset = len(self.tokens) - first
-        self.tokens += sequence.token_ids[first:stop]
-        self.positions += range(first, stop)
-        self.prompt_lengths += [sequence.prompt_length] * count
-        self.spans.append((first, count, sequence.blocks))
+        offset = len(self.token_ids) - first
+        self.add(sequence.token_ids, first, count, sequence.prompt_length, sequence.blocks)
         if sequence.needs_prompt_logits:
             for position in range(len(sequence.prompt_logprobs) - 1, min(stop, sequence.prompt_length - 1)):
                 self.scored.append(offset + position)
                 self.targets.append((sequence, sequence.token_ids[position + 1]))
-        if stop == len(sequence.token_ids):
+        last = stop == len(sequence.token_ids)
+        self.samples.append(_sample_row(sequence, stop) if last else None)
+        if last:
             self.sampled.append(offset + stop - 1)
-            self.samples.append(_sample_row(sequence, stop))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +73,15 @@ class Runner:
     def decode(self, scheduled: Scheduled) -> list[Sampled | None]:
         """Compute tokens of answers; per sequence its next token, None while others are to be computed
         before that."""
-        batch = _batch(scheduled)
-        forward = self._begin(batch, generated=True)
-        while self.decoder.advance(forward):
-            pass
-        return self._end(scheduled, batch, forward)
+        batch = _Batch.of(scheduled)
+        return self._end(batch, batch.begin(self.decoder, self.kv.layers, self.device, generated=True))
 
     @torch.inference_mode()
     def begin_prefill(self, scheduled: Scheduled) -> Prefill:
         """Of tokens of prompts."""
-        batch = _batch(scheduled)
-        return Prefill(scheduled, batch, self._begin(batch, generated=False))
+        batch = _Batch.of(scheduled)
+        forward = batch.begin(self.decoder, self.kv.layers, self.device, generated=False)
+        return Prefill(scheduled, batch, forward)
 
     @torch.inference_mode()
     def advance(self, prefill: Prefill) -> bool:
@@ -90,29 +91,16 @@ class Runner:
     @torch.inference_mode()
     def end_prefill(self, prefill: Prefill) -> list[Sampled | None]:
         """Per sequence its first token, None while its prompt is unfinished, or the answer has begun."""
-        return self._end(prefill.scheduled, prefill.batch, prefill.forward)
+        return self._end(prefill.batch, prefill.forward)
 
-    def _begin(self, batch: _Batch, *, generated: bool) -> Forward:
-        return self.decoder.begin(
-            torch.tensor(batch.tokens, device=self.device),
-            torch.tensor(batch.positions, device=self.device),
-            torch.tensor(batch.prompt_lengths, device=self.device),
-            make_plan(batch.spans, self.device, generated=generated),
-            self.kv.layers,
-        )
-
-    def _end(self, scheduled: Scheduled, batch: _Batch, forward: Forward) -> list[Sampled | None]:
+    def _end(self, batch: _Batch, forward: Forward) -> list[Sampled | None]:
         rows = torch.tensor(batch.scored + batch.sampled, dtype=torch.int64, device=self.device)
-        hidden = self.decoder.end(forward, rows)
-        self._score(batch.targets, hidden[: len(batch.targets)])
-        drawn: list[Sampled] = []
-        if batch.samples:
-            drawn = sample(self.decoder.logits(hidden[len(batch.targets) :]), batch.samples)
-        following = iter(drawn)
-        return [
-            next(following) if first + count == len(sequence.token_ids) else None
-            for (sequence, count), (first, _, _) in zip(scheduled, batch.spans, strict=True)
-        ]
+        hidden = self.decoder.hidden(forward, rows)
+        scored = len(batch.scored)
+        self._score(batch.targets, hidden[:scored])
+        samples = [row for row in batch.samples if row]
+        drawn = iter(sample(self.decoder.logits(hidden[scored:]), samples) if samples else ())
+        return [next(drawn) if row else None for row in batch.samples]
 
     def _score(self, targets: ListLike[tuple[Sequence, int]], hidden: torch.Tensor) -> None:
         """Add to the log probabilities of prompts, piece by piece."""
@@ -123,13 +111,6 @@ class Runner:
             tops = [sequence.params.prompt_logprobs or 0 for sequence, _ in piece]
             for (sequence, _), logprob in zip(piece, token_logprobs(logits, token_ids, tops), strict=True):
                 sequence.prompt_logprobs.append(logprob)
-
-
-def _batch(scheduled: Scheduled) -> _Batch:
-    batch = _Batch()
-    for sequence, count in scheduled:
-        batch.add(sequence, count)
-    return batch
 
 
 def _sample_row(sequence: Sequence, position: int) -> SampleRow:

@@ -48,31 +48,23 @@ def widened_linear(
 ) -> torch.Tensor:
     """x [rows, in] by [out, in], packed or plain, and maybe a bias, all bfloat16 → [rows, out], bfloat16."""
     rows, (outputs, inputs) = len(x), matrix.shape
-    x = _widened_rows(pad(x, (0, 0, 0, max(0, _LEAST_ROWS - rows))))
-    turned = x.mT.contiguous()
-    half = (inputs // 2, _PANEL) if packed else (_PANEL, inputs // 2)
+    x = _widened(pad(x, (0, 0, 0, max(0, _LEAST_ROWS - rows))).contiguous().view(torch.int32), dim=1)
+    side, half = (x, (inputs // 2, _PANEL)) if packed else (x.T.contiguous(), (_PANEL, inputs // 2))
     words = matrix.view(torch.int32).view(-1, *half)
     out = torch.empty(rows, len(words), _PANEL, dtype=matrix.dtype)
     count = max(1, _BUFFER // (4 * _PANEL * inputs))
     for first in range(0, len(words), count):
         panels = _widened(words[first : first + count], dim=1 if packed else 2)
-        if packed:
-            product = torch.bmm(x.expand(len(panels), -1, -1), panels)
-        else:
-            product = torch.bmm(panels, turned.expand(len(panels), -1, -1)).mT
+        sides = side.expand(len(panels), -1, -1)
+        product = torch.bmm(sides, panels) if packed else torch.bmm(panels, sides).mT
         if bias is not None:
             product += bias.view(-1, 1, _PANEL)[first : first + count]
         out[:, first : first + count] = product[:, :rows].transpose(0, 1)
     return out.view(rows, outputs)
 
 
-def _widened_rows(x: torch.Tensor) -> torch.Tensor:
-    """bfloat16 [rows, in] → float32 [1, rows, in]."""
-    return _widened(x.contiguous().view(torch.int32).unsqueeze(0), dim=2)
-
-
 def _widened(words: torch.Tensor, dim: int) -> torch.Tensor:
-    """Pairs of bfloat16 as int32 [a, b, c] → float32, twice as many along ``dim``: the first of all pairs,
+    """Pairs of bfloat16 as int32 → float32, twice as many along ``dim``: the first of all pairs,
     then the second ones."""
     shape = list(words.shape)
     shape[dim] *= 2

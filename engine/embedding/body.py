@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from engine.attention import make_plan
+from engine.batch import Batch
 from engine.blocks import blocks_for
 from engine.embedding.request import Input
 from engine.kv_cache import KVCache
@@ -85,24 +85,11 @@ class DecoderBody:
             work.blocks = self.kv.allocate(blocks_for(len(work.ids)))
 
     def hidden(self, works: Sequence[tuple[Input, int]]) -> list[torch.Tensor]:
-        tokens: list[int] = []
-        positions: list[int] = []
-        lengths: list[int] = []
-        spans = []
+        batch = Batch()
         for work, count in works:
-            first, stop = work.computed, work.computed + count
-            tokens.extend(work.ids[first:stop])
-            positions += range(first, stop)
-            lengths += [len(work.ids)] * count
-            spans.append((first, count, work.blocks))
-        states = self.decoder.hidden(
-            torch.tensor(tokens, device=self.device),
-            torch.tensor(positions, device=self.device),
-            torch.tensor(lengths, device=self.device),
-            make_plan(spans, self.device),
-            self.kv.layers,
-            torch.arange(len(tokens), device=self.device),
-        )
+            batch.add(work.ids, work.computed, count, len(work.ids), work.blocks)
+        forward = batch.begin(self.decoder, self.kv.layers, self.device, generated=False)
+        states = self.decoder.hidden(forward, torch.arange(len(batch.token_ids), device=self.device))
         return list(torch.split(states, [count for _, count in works]))
 
     def release(self, work: Input) -> None:

@@ -22,6 +22,7 @@ from engine.models.moe import mixture
 from engine.models.rope import Rope, rotate
 
 KVLayers = Sequence[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of each layer, as ``engine.kv_memory`` lays them out."""
 Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosines and signed sines of a step's tokens."""
 
@@ -103,24 +104,12 @@ class Decoder:
         forward.layer += 1
         return forward.layer < self._config.num_layers
 
-    def end(self, forward: Forward, rows: torch.Tensor) -> torch.Tensor:
-        """What the head sees of ``rows`` of the tokens: [rows, hidden size], after the last norm."""
+    def hidden(self, forward: Forward, rows: torch.Tensor) -> torch.Tensor:
+        """Compute the layers that are left; what the head then sees of ``rows`` of the tokens, after the last
+        norm: [rows, hidden size]."""
+        while forward.layer < self._config.num_layers:
+            self.advance(forward)
         return self._norm(forward.x[rows], "norm")
-
-    def hidden(
-        self,
-        token_ids: torch.Tensor,
-        positions: torch.Tensor,
-        prompt_lengths: torch.Tensor,
-        plan: AttentionPlan,
-        kv: KVLayers,
-        rows: torch.Tensor,
-    ) -> torch.Tensor:
-        """A whole pass."""
-        forward = self.begin(token_ids, positions, prompt_lengths, plan, kv)
-        while self.advance(forward):
-            pass
-        return self.end(forward, rows)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, hidden size] → float32 [rows, vocabulary]"""

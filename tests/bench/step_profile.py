@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from engine.attention import make_plan
+from engine.batch import Batch
 from engine.blocks import blocks_for
 from engine.checkpoint import Checkpoint
 from engine.device import Device
@@ -78,20 +78,17 @@ def load(directory: Path) -> Model:
 
 def step(model: Model, sequences: int, first: int, count: int, *, generated: bool) -> Callable[[], object]:
     """A pass over tokens ``first`` to ``first + count`` of each sequence, and the logits of their last."""
-    cpu, tokens, stop = torch.device("cpu"), sequences * count, first + count
+    tokens, stop = sequences * count, first + count
     tables = [model.kv.allocate(blocks_for(stop)) for _ in range(sequences)]
     decoder = model.runner.decoder
 
+    batch = Batch()
+    for table in tables:
+        batch.add([5] * stop, first, count, first if generated else stop, table)
+
     def run() -> None:
-        hidden = decoder.hidden(
-            torch.full((tokens,), 5),
-            torch.arange(first, stop).repeat(sequences),
-            torch.full((tokens,), first if generated else stop),
-            make_plan([(first, count, table) for table in tables], cpu, generated=generated),
-            model.kv.layers,
-            torch.arange(count - 1, tokens, count),
-        )
-        decoder.logits(hidden)
+        forward = batch.begin(decoder, model.kv.layers, torch.device("cpu"), generated=generated)
+        decoder.logits(decoder.hidden(forward, torch.arange(count - 1, tokens, count)))
 
     return run
 

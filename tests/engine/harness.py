@@ -58,8 +58,7 @@ class RecordingDecoder:
         self._decoder = decoder
         self._weights = decoder._weights
         self.steps: list[torch.Tensor] = []
-
-        self.begin, self.advance, self.end = decoder.begin, decoder.advance, decoder.end
+        self.begin, self.advance, self.hidden = decoder.begin, decoder.advance, decoder.hidden
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self._decoder.logits(hidden)

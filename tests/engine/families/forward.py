@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from engine.attention import make_plan
+from engine.batch import Batch
 from engine.blocks import BLOCK_SIZE, blocks_for
 from engine.checkpoint import Checkpoint
 from engine.model import make_layout
@@ -47,17 +47,12 @@ def forward(
             if not chosen:
                 continue
             stops = {i: _next_stop(texts[i], done[i], chunk) for i in chosen}
-            tokens = [t for i in chosen for t in texts[i].token_ids[done[i] : stops[i]]]
-            states = decoder.hidden(
-                torch.tensor(tokens),
-                torch.tensor([p for i in chosen for p in range(done[i], stops[i])]),
-                torch.tensor([texts[i].prompt_length for i in chosen for _ in range(done[i], stops[i])]),
-                make_plan(
-                    [(done[i], stops[i] - done[i], tables[i]) for i in chosen], cpu, generated=generated
-                ),
-                kv,
-                torch.arange(len(tokens)),
-            )
+            batch = Batch()
+            for i in chosen:
+                count = stops[i] - done[i]
+                batch.add(texts[i].token_ids, done[i], count, texts[i].prompt_length, tables[i])
+            forward = batch.begin(decoder, kv, cpu, generated=generated)
+            states = decoder.hidden(forward, torch.arange(len(batch.token_ids)))
             parts = (states if hidden else decoder.logits(states)).split([stops[i] - done[i] for i in chosen])
             for i, part in zip(chosen, parts, strict=True):
                 found[i].append(part.clone())
