@@ -15,13 +15,13 @@ LARGEST: Final = 512
 """Tokens of a chunk."""
 UNIT: Final = 16
 """All chunks of a prompt but its last are multiples of this."""
-BESIDE: Final = 0.5
-"""How long a step computes prompts beside running streams, in ordinary steps: below 1, since no token shall
-come later than two steps after the one before it, and estimates err."""
+BESIDE: Final = 0.4
+"""By how much prompts may lengthen a step beside running streams, in ordinary steps: below 1, since no token
+shall come later than two steps after the one before it, and estimates err."""
 SEVERAL: Final = 3.0
 """The same when several prompts wait: their first tokens are worth more than even streams."""
 
-_LAYERS: Final = 3
+LAYERS: Final = 3
 """Of a chunk in a step beside running streams."""
 _WEIGHT: Final = 0.3
 """Of the newest observation in a running mean."""
@@ -37,30 +37,41 @@ class StepBudget:
         """Seconds that a layer takes for a prompt's token."""
 
     def seconds(self, decoding: int, prompts: int = 1) -> float:
-        """For prompts, in a step in which ``decoding`` sequences get their next token and ``prompts`` wait
-        for their first. When more wait than run, their first tokens go before the others' next ones."""
-        if not decoding or prompts >= max(2, decoding):
-            return math.inf
-        nearest = min(self._ordinary, key=lambda rows: abs(rows - decoding), default=None)
-        ordinary = 0.0 if nearest is None else self._ordinary[nearest]
-        return ordinary * (SEVERAL if prompts > 1 else BESIDE)
+        """That a step may take in which ``decoding`` sequences get their next token, before layers of the
+        ``prompts`` that wait for their first. These make up for next tokens that came late."""
+        lengthening = _lengthening(decoding, prompts)
+        return math.inf if math.isinf(lengthening) else self._ordinary_step(decoding) * (1 + lengthening)
 
     def tokens(self, decoding: int, prompts: int = 1) -> int:
-        """The chunk to begin then: one of which some layers take that long, since a step has whole layers."""
-        seconds = self.seconds(decoding, prompts)
-        if math.isinf(seconds):
+        """The chunk to begin then: one of which some layers fit into such a step, since it has whole ones."""
+        lengthening = _lengthening(decoding, prompts)
+        if math.isinf(lengthening):
             return LARGEST
         if self._per_token is None:
             return UNIT
-        return min(max(int(seconds / _LAYERS / self._per_token) // UNIT, 1) * UNIT, LARGEST)
+        seconds = self._ordinary_step(decoding) * lengthening / LAYERS
+        return min(max(int(seconds / self._per_token) // UNIT, 1) * UNIT, LARGEST)
 
-    def observe_step(self, decoding: int, seconds: float) -> None:
-        """A step without prompts."""
-        self._ordinary[decoding] = _mean(self._ordinary.get(decoding), seconds)
+    def observe_step(self, decoding: int, seconds: float, *, alone: bool = True) -> None:
+        """What the next tokens of a step took. Beside prompts they take longer, since these have emptied the
+        caches; that counts as long as nothing better is known."""
+        if alone or decoding not in self._ordinary:
+            self._ordinary[decoding] = _mean(self._ordinary.get(decoding), seconds)
+
+    def _ordinary_step(self, decoding: int) -> float:
+        nearest = min(self._ordinary, key=lambda rows: abs(rows - decoding), default=None)
+        return 0.0 if nearest is None else self._ordinary[nearest]
 
     def observe_layer(self, tokens: int, seconds: float) -> None:
         """Of a pass of prompts. Few tokens cost as much as many, and say little of many."""
         self._per_token = _mean(self._per_token, seconds / max(tokens, LARGEST // 8))
+
+
+def _lengthening(decoding: int, prompts: int) -> float:
+    """Of a step, in ordinary ones. When more wait than run, their first tokens go before the others' next."""
+    if not decoding or prompts >= max(2, decoding):
+        return math.inf
+    return SEVERAL if prompts > 1 else BESIDE
 
 
 def _mean(before: float | None, newest: float) -> float:

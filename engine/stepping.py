@@ -49,9 +49,10 @@ class GenerationStepper:
         scheduler = self.model.scheduler
         with self.clock:
             self._collect()
+            began = time.perf_counter()
             decoding = self._decode()
             if scheduler.has_work:
-                self._compute_prompts(decoding)
+                self._compute_prompts(decoding, began)
             if not scheduler.prefilling:
                 self._prefill = None
             if not scheduler.has_work:
@@ -91,15 +92,16 @@ class GenerationStepper:
                 began = time.perf_counter()
                 tokens = self.model.runner.decode(scheduled)
                 if all(count == 1 for _, count in scheduled):
-                    scheduler.budget.observe_step(len(scheduled), time.perf_counter() - began)
+                    took = time.perf_counter() - began
+                    scheduler.budget.observe_step(len(scheduled), took, alone=not scheduler.prefilling)
                 _deliver(self._take(scheduled, tokens))
         except Exception as error:
             affected = [sequence for sequence, _ in scheduled] or scheduler.running[:1]
             _deliver(self._fail(affected, error))
         return len(scheduled)
 
-    def _compute_prompts(self, decoding: int) -> None:
-        """As many layers of a chunk of prompts as a step has time for, one at least."""
+    def _compute_prompts(self, decoding: int, began: float) -> None:
+        """As many layers of a chunk of prompts as the step has time for, one at least."""
         scheduler, runner = self.model.scheduler, self.model.runner
         affected = [*scheduler.waiting, *scheduler.running][:1]
         try:
@@ -110,7 +112,7 @@ class GenerationStepper:
             affected = [sequence for sequence, _ in scheduled]
             if self._prefill is None or self._prefill.scheduled is not scheduled:
                 self._prefill = runner.begin_prefill(scheduled)
-            if self._advance(self._prefill, scheduler.budget.seconds(decoding, prompts)):
+            if self._advance(self._prefill, began + scheduler.budget.seconds(decoding, prompts)):
                 tokens = runner.end_prefill(self._prefill)
                 scheduler.end_prefill()
                 _deliver(self._take(scheduled, tokens))
@@ -119,10 +121,9 @@ class GenerationStepper:
                 return  # others run, and give memory back when they have done
             _deliver(self._fail(affected, error))
 
-    def _advance(self, prefill: Prefill, seconds: float) -> bool:
-        """For about so long, and one layer at least, unless other engines wait; whether all are done."""
+    def _advance(self, prefill: Prefill, until: float) -> bool:
+        """One layer at least, and no more when other engines wait; whether all are done."""
         budget, rows = self.model.scheduler.budget, sum(count for _, count in prefill.scheduled)
-        ends = time.perf_counter() + seconds
         while True:
             began = time.perf_counter()
             more = self.model.runner.advance(prefill)
@@ -130,7 +131,7 @@ class GenerationStepper:
             budget.observe_layer(rows, now - began)
             if not more:
                 return True
-            if now + (now - began) / 2 > ends or self._others_wait():
+            if now + (now - began) / 2 > until or self._others_wait():
                 return False
 
     def _take(self, scheduled: Scheduled, tokens: list[Sampled | None]) -> Results:
