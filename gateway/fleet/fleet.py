@@ -16,14 +16,15 @@ from pathlib import PurePath
 from typing import Literal
 
 import engine as local_engine
-from engine import ALL_TAGS, DeviceError, Engine, Level, OutOfMemory, Tag
+from engine import ALL_TAGS, DeviceError, Engine, Footprint, Level, OutOfMemory, Tag
 from gateway.config import Config, ModelConfig
-from gateway.errors import ApiError, ModelAsleep, ModelNotFound, ShuttingDown
+from gateway.errors import ApiError, ModelAsleep, ShuttingDown
 from gateway.fleet import actions, policy
 from gateway.fleet.budget import Backend, Memory
 from gateway.fleet.events import Events
 from gateway.fleet.idle import Deadlines, Timers
 from gateway.fleet.lease import Lease, Ticket
+from gateway.fleet.roster import Roster
 from gateway.fleet.served_model import Drain, ServedModel
 from gateway.fleet.snapshot import Snapshot
 from gateway.fleet.state import Cause, State
@@ -35,6 +36,9 @@ logger = logging.getLogger("dormouse.fleet")
 DEEPEST: Level = 2
 PLAN_EVERY = 1.0
 """Seconds after which the end of a request asks for a plan even if nobody waits: KV may have grown."""
+PLAN_PAUSE = 0.001
+"""Seconds for each stirring model that lie between two plans for which nobody waits: a hundred times what
+looking at a model takes."""
 
 
 class Fleet:
@@ -44,16 +48,16 @@ class Fleet:
         self.draining = False
         self._timers = timers
         self._memory = Memory(config.memory, backend)
-        self._models = {model.name: self._served(model) for model in config.models}
-        self._names = {alias: model for model in self._models.values() for alias in model.config.aliases}
-        self._names |= self._models
+        self._models = Roster(self._served(model) for model in config.models)
         self._naps = Deadlines(
-            timers, "idle", lambda name: self._models[name].sleep_deadline(), lambda _: self._plan_soon()
+            timers, "idle", lambda name: self._models[name].sleep_deadline(), lambda _: self._plan_in_time()
         )
         self._waits = Deadlines(timers, "wait", lambda name: self._models[name].queue.deadline, self._expire)
         self._begun = False
         self._closed = False
         self._plan_is_due = False
+        self._pressed = False
+        """Some model needs a plan: whatever ends may be what it waits for."""
         self._planned_at = -math.inf
         self._drained = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,15 +76,15 @@ class Fleet:
     async def drain(self) -> None:
         """Refuse newcomers and all who wait; return when nothing is in flight."""
         self.draining = True
-        for model in self._models.values():
+        for model in self._models:
             model.queue.turn_away(_shutting_down)
-        while any(model.queue.active for model in self._models.values()):
+        while any(model.queue.active for model in self._models.stirring):
             self._drained.clear()
             await self._drained.wait()
 
     def abort(self) -> None:
         """Cut all that is in flight."""
-        for model in self._models.values():
+        for model in self._models:
             model.queue.abort(_shutting_down)
 
     async def close(self) -> None:
@@ -90,32 +94,32 @@ class Fleet:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(model.close() for model in self._models.values()))
+        await asyncio.gather(*(model.close() for model in self._models))
 
     # Looking: never wakes, never touches a timer
 
     def resolve(self, name: str) -> ModelConfig:
-        return self._model(name).config
+        return self._models[name].config
 
     async def opened(self, name: str) -> Engine:
         """Its engine, with config, tokenizer and template, whether awake or not."""
-        return await self._model(name).opened()
+        return await self._models[name].opened()
 
     def is_sleeping(self, name: str | None) -> bool:
         """Cold and half-woken count as asleep; without a name: do all sleep?"""
-        models = self._models.values() if name is None else [self._model(name)]
+        models = self._models if name is None else [self._models[name]]
         return all(model.state not in (State.AWAKE, State.DRAINING) for model in models)
 
     def status(self) -> list[ModelStatus]:
         now = self._timers.now()
-        return [status_of(model, now) for model in self._models.values()]
+        return [status_of(model, now) for model in self._models]
 
     def status_of(self, name: str) -> ModelStatus:
-        return status_of(self._model(name), self._timers.now())
+        return status_of(self._models[name], self._timers.now())
 
     def memory(self) -> dict[str, dict[str, int]]:
         """The first model's device, and what of the host parked weights may take; in bytes."""
-        models = list(self._models.values())
+        models = list(self._models)
         device = next((model.device for model in models if model.device), "auto")
         on_device = [model.footprint() for model in models if model.device == device]
         return {
@@ -125,7 +129,7 @@ class Fleet:
 
     def fault(self) -> tuple[str, str] | None:
         """A model whose engine cannot be trusted, and why."""
-        for model in self._models.values():
+        for model in self._models:
             if model.engine and (reason := model.engine.fault()):
                 return model.name, reason
         return None
@@ -133,19 +137,20 @@ class Fleet:
     @property
     def device_lost(self) -> str | None:
         """What a device said as it failed; nothing on it can go on in this process."""
-        return next((model.device_error for model in self._models.values() if model.device_error), None)
+        return next((model.device_error for model in self._models if model.device_error), None)
 
     # Using
 
     @asynccontextmanager
     async def lease(self, name: str, *, keep_alive: float | None = None) -> AsyncIterator[Lease]:
         """A place at an awake model; leaving it ends the request, wherever it is."""
-        model = self._model(name)
+        model = self._models[name]
         self._refuse_when_draining()
+        self._models.rouse(model)
         ticket = model.accept(keep_alive)
         lease = None
         try:
-            await self._granted(ticket)
+            await self._granted(model, ticket)
             lease = model.lease(ticket)
             yield lease
         except DeviceError as error:
@@ -159,7 +164,7 @@ class Fleet:
 
     async def wake(self, name: str | None, tags: frozenset[Tag] = ALL_TAGS) -> bool:
         """Wake by hand, cool-down or not; without a name, all. True when whole."""
-        models = list(self._models.values()) if name is None else [self._model(name)]
+        models = list(self._models) if name is None else [self._models[name]]
         self._refuse_when_draining()
         await asyncio.gather(*(self._woken(m, "manual", m.config.max_wait, tags) for m in models))
         return all(model.held == ALL_TAGS for model in models)
@@ -169,14 +174,14 @@ class Fleet:
     ) -> Level:
         """Put to sleep by hand, when what is in flight is over or cut; without a name, all that are not
         pinned. The deepest level reached."""
-        unpinned = [model for model in self._models.values() if not model.config.pinned]
-        models = unpinned if name is None else [self._model(name)]
+        unpinned = [model for model in self._models if not model.config.pinned]
+        models = unpinned if name is None else [self._models[name]]
         levels = await asyncio.gather(*(self._put_to_sleep(model, level, mode) for model in models))
         return max(levels, default=DEEPEST)
 
     async def reset_prefix_cache(self, name: str | None) -> None:
         """Of a model, or without a name of all. Those that sleep have none, and go on sleeping."""
-        models = self._models.values() if name is None else [self._model(name)]
+        models = self._models if name is None else [self._models[name]]
         awake = [
             model.engine for model in models if model.engine and model.state in (State.AWAKE, State.DRAINING)
         ]
@@ -193,17 +198,12 @@ class Fleet:
             changed=self._plan_soon,
         )
 
-    def _model(self, name: str) -> ServedModel:
-        if name not in self._names:
-            raise ModelNotFound(f"there is no model {name!r}; there is: {', '.join(self._models) or 'none'}")
-        return self._names[name]
-
     def _refuse_when_draining(self) -> None:
         if self.draining:
             raise _shutting_down()
 
     async def _begin(self) -> None:
-        models = self._models.values()
+        models = self._models
         here = [model for model in models if PurePath(model.config.path).is_absolute()]
         preloads = [self._preload(model) for model in models if model.config.preload]
         await asyncio.gather(*preloads, self._open(here))
@@ -223,15 +223,18 @@ class Fleet:
             logger.error("%s", error)
 
     async def _woken(self, model: ServedModel, cause: Cause, max_wait: float, tags: frozenset[Tag]) -> None:
+        self._models.rouse(model)
         ticket = model.ask(cause, max_wait, tags)
         try:
-            await self._granted(ticket)
+            await self._granted(model, ticket)
         finally:
             self._release(model, ticket)
 
-    async def _granted(self, ticket: Ticket) -> None:
+    async def _granted(self, model: ServedModel, ticket: Ticket) -> None:
         if not ticket.granted.done():
-            self._plan_soon()
+            self._waits.arm(model.name)
+            if model.needs_plan:
+                self._plan_soon()
         await ticket.granted
 
     async def _end(self, model: ServedModel, ticket: Ticket, lease: Lease) -> None:
@@ -243,14 +246,12 @@ class Fleet:
     def _release(self, model: ServedModel, ticket: Ticket) -> None:
         model.release(ticket)
         self._naps.arm(model.name)
-        models = self._models.values()
-        if not any(other.queue.active for other in models):
+        if self.draining and not any(other.queue.active for other in self._models.stirring):
             self._drained.set()
-        if any(other.queue.waiting or other.drain for other in models) or self._planned_long_ago():
+        if self._pressed:
             self._plan_soon()
-
-    def _planned_long_ago(self) -> bool:
-        return self._timers.now() - self._planned_at > PLAN_EVERY
+        elif self._timers.now() - self._planned_at > PLAN_EVERY:
+            self._plan_in_time()
 
     def _expire(self, name: str) -> None:
         self._models[name].queue.expire(self._timers.now())
@@ -260,6 +261,7 @@ class Fleet:
         self, model: ServedModel, level: Level | None, mode: Literal["wait", "abort"]
     ) -> Level:
         await model.quiet()
+        self._models.rouse(model)
         if model.device is None or not model.loaded:
             return DEEPEST
         if not model.held and model.level and (level is None or model.level >= level):
@@ -280,12 +282,20 @@ class Fleet:
             self._plan_is_due = True
             asyncio.get_running_loop().call_soon(self._plan)
 
+    def _plan_in_time(self) -> None:
+        """Nobody waits for it: the more models there are to look at, the more seldom."""
+        at = self._planned_at + PLAN_PAUSE * len(self._models.stirring)
+        if at <= self._timers.now():
+            self._plan_soon()
+        else:
+            self._timers.at("plan in time", at, self._plan_soon)
+
     def _plan(self) -> None:
         self._plan_is_due = False
         if self._closed:
             return
         self._planned_at = self._timers.now()
-        models = self._models.values()
+        models = self._models.stirring
         for model in models:
             if model.queue.waiting and not model.loaded and not model.moving:
                 model.prepare()
@@ -298,6 +308,8 @@ class Fleet:
             if not model.is_due():
                 self._naps.arm(model.name)
             self._waits.arm(model.name)
+        self._pressed = any(model.needs_plan for model in models)
+        self._models.let_rest()
         again_at = min((plan.again_at for plan in plans), default=math.inf)
         if again_at < math.inf:
             self._timers.at("plan", again_at, self._plan_soon)
@@ -326,16 +338,18 @@ class Fleet:
         return model.sleep(level, cause, self._memory.bytes_asleep(model.device, model.footprint(), level))
 
     def _devices(self) -> set[str]:
-        return {model.device for model in self._models.values() if model.device and model.loaded}
+        return {model.device for model in self._models.stirring if model.device and model.loaded}
 
     def _snapshot(self, device: str) -> Snapshot:
         now = self._timers.now()
-        models = [model for model in self._models.values() if model.device == device]
-        footprints = [model.footprint() for model in self._models.values()]
+        stirring = self._models.stirring
+        models = [model for model in stirring if model.device == device]
+        on_device = [model.footprint() for model in models]
+        on_device.append(Footprint(residue=self._models.residue(device)))
         return Snapshot(
             now=now,
             models=tuple(seen_by_policy(model, now) for model in models if model.loaded),
-            budget=self._memory.budget(device, [model.footprint() for model in models], footprints),
+            budget=self._memory.budget(device, on_device, [model.footprint() for model in stirring]),
             min_awake=self.config.turns.min_awake,
             turn=self.config.turns.turn,
         )

@@ -120,6 +120,23 @@ class ServedModel:
         return self.operation is not None or (self.drain is not None and self.drain.level is not None)
 
     @property
+    def needs_plan(self) -> bool:
+        """It waits for something that others may give it."""
+        return bool(self.drain or (self.queue.waiting and self.state is not State.AWAKE))
+
+    @property
+    def at_rest(self) -> bool:
+        """Nobody asks for it, nothing is under way, and it holds nothing that could be taken from it."""
+        return not (
+            self.queue.waiting
+            or self.queue.active
+            or self.operation
+            or self.drain
+            or self.held
+            or self.level == 1
+        )
+
+    @property
     def waiting_since(self) -> float | None:
         """Since when it has waited for its turn, if anybody waits for it."""
         since = self.queue.since

@@ -94,6 +94,7 @@ def begun_wakes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @breaks(rules.a_failed_wake_gives_back_all_it_took)
 def a_failed_wake_keeps_its_promise_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServedModel, "at_rest", False)
     see_otherwise(monkeypatch, lambda m: replace(m, moving=m.moving or m.state is State.FAILED))
 
 
@@ -268,7 +269,7 @@ def looking_is_using(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Fleet.opened
 
     async def touch(self: Fleet, name: str) -> Engine:
-        self._model(name).idle_since = self._timers.now()
+        self._models[name].idle_since = self._timers.now()
         return await opened(self, name)
 
     monkeypatch.setattr(Fleet, "opened", touch)
