@@ -1,14 +1,15 @@
 """Server-sent events to one client: when the answer begins, what keeps it alive, how it ends.
 
 While nothing has come yet the status line is held back for ``HOLD_BACK`` seconds, so that a wake that fails
-can still be a proper 503; after that the answer begins, and a comment line every ``HEARTBEAT`` seconds tells
-the client and the proxies between that it is being worked on. Events are written as bytes that are encoded
-already.
+can still be a proper 503; after that the answer begins. Whenever nothing has come for ``HEARTBEAT`` seconds,
+at the beginning or while its model makes way for another, a comment line tells the client and the proxies
+between that it is being worked on. Events are written as bytes that are encoded already.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -39,7 +40,8 @@ class EventStream:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._sending = asyncio.Lock()
-        self._flowing = asyncio.Event()
+        self._sent_at = -math.inf
+        self._ended = False
         self.started = False
 
     async def __aenter__(self) -> EventStream:
@@ -52,7 +54,6 @@ class EventStream:
 
     async def begin(self, headers: Mapping[str, str]) -> bool:
         """From here on events flow. False when the heartbeat had to begin the answer, without ``headers``."""
-        self._flowing.set()
         async with self._sending:
             if self.started:
                 return False
@@ -60,38 +61,42 @@ class EventStream:
             return True
 
     async def write(self, events: bytes) -> None:
-        await self._client.write(events)
+        async with self._sending:
+            await self._send(events)
 
     async def end(self, events: bytes = b"") -> None:
-        await self._client.write(events + _DONE, more_body=False)
+        async with self._sending:
+            self._ended = True
+            await self._client.write(events + _DONE, more_body=False)
 
     async def fail(self, error: bytes) -> None:
         """End an answer that has begun with an error event."""
-        self._flowing.set()
-        async with self._sending:
-            await self.end(data(error))
+        await self.end(data(error))
 
     async def _start(self, headers: Mapping[str, str]) -> None:
         self.started = True
         await self._client.start(200, {**_HEADERS, **headers})
 
+    async def _send(self, events: bytes) -> None:
+        await self._client.write(events)
+        self._sent_at = _now()
+
     async def _beat(self) -> None:
         pause = HOLD_BACK
         try:
-            while not await self._flows_within(pause):
+            while not self._ended:
+                await asyncio.sleep(pause)
                 async with self._sending:
-                    if self._flowing.is_set():
-                        return
                     if not self.started:
                         await self._start({})
-                    await self._client.write(comment("waiting"))
-                pause = HEARTBEAT
+                    quiet = _now() - self._sent_at
+                    if quiet >= HEARTBEAT and not self._ended:
+                        await self._send(comment("waiting"))
+                        quiet = 0.0
+                    pause = HEARTBEAT - quiet
         except ClientGone:
             return  # the connection is cut, which ends the work of this answer
 
-    async def _flows_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._flowing.wait()
-        except TimeoutError:
-            return False
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

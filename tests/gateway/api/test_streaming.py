@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,23 @@ async def test_chunks_come_one_by_one(gateway: Gateway) -> None:
     gateway.alpha.may_step.set()
     assert b'"!"' in await anext(chunks)
     assert await anext(chunks) == b"data: [DONE]\n\n"
+
+
+@pytest.mark.usefixtures("short_waits")
+async def test_a_pause_in_the_middle_is_filled_with_comments(gateway: Gateway) -> None:
+    gateway.alpha.one_by_one = True
+    gateway.alpha.may_step.clear()
+    call = gateway.start_chat(stream=True)
+    gateway.alpha.may_step.set()
+    chunks = call.chunks()
+    await call.start()
+    while b'"Hel"' not in await anext(chunks):
+        pass
+    assert [await anext(chunks) for _ in range(3)] == [b": waiting\n\n"] * 3
+    gateway.alpha.one_by_one = False
+    gateway.alpha.may_step.set()
+    rest = [chunk async for chunk in chunks if chunk != b": waiting\n\n"]
+    assert b'"lo"' in rest[0] and rest[-1] == b"data: [DONE]\n\n"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -169,8 +187,8 @@ async def test_the_end_of_an_answer_is_not_taken_for_the_clients_leaving(
     ended = []
 
     @asynccontextmanager
-    async def slow_to_end(name: str, *, keep_alive: float | None) -> AsyncIterator[Lease]:
-        async with lease(name, keep_alive=keep_alive) as given:
+    async def slow_to_end(name: str, **how: Any) -> AsyncIterator[Lease]:
+        async with lease(name, **how) as given:
             yield given
             await asyncio.sleep(0.01)
             ended.append(name)
