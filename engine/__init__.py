@@ -59,6 +59,7 @@ __all__ = [
     "TokenLogprob",
     "TransitionReport",
     "estimate",
+    "limit_memory",
     "memory_state",
     "open",
 ]
@@ -93,3 +94,10 @@ def memory_state(device: str = "cpu") -> MemoryState:
 
         return system.state()
     raise EngineError(f"no such device here: {device}")
+
+
+def limit_memory(device: str, limit: int) -> None:
+    """The most bytes that all engines opened on ``device`` may hold together, from now on."""
+    from engine.device import get_device
+
+    get_device(device).budget.limit = limit

@@ -41,6 +41,10 @@ class BlockPool:
         return self._holders.keys()
 
     @property
+    def held(self) -> Collection[int]:
+        return self._holders.keys() - self._idle.keys()
+
+    @property
     def held_blocks(self) -> int:
         return len(self._holders) - len(self._idle)
 

@@ -11,7 +11,6 @@ import time
 from array import array
 from collections.abc import AsyncGenerator
 from collections.abc import Sequence as SequenceOf
-from dataclasses import replace
 from pathlib import Path
 
 from engine.checkpoint import Checkpoint
@@ -19,12 +18,13 @@ from engine.device import get_device
 from engine.embedding.model import EmbeddingModel, build_embedding_model
 from engine.embedding.request import EmbedRequest, check_inputs
 from engine.embedding.stepper import EmbeddingStepper
-from engine.grammar import CompiledGrammar, GrammarCompiler
+from engine.grammar import GrammarCompiler
 from engine.hub import fetch_small_files, fetch_weights, local_directory
 from engine.info import describe, estimate_checkpoint, read_config, stop_token_ids
 from engine.memory.cpu import trim_allocator
 from engine.model import Model, build_model, make_layout
 from engine.models.encoder_config import EncoderConfig
+from engine.request import check_request, within_reach
 from engine.sequence import Sequence
 from engine.stepping import GenerationStepper
 from engine.stream import DeltaStream
@@ -42,7 +42,6 @@ from engine.types import (
     Level,
     ModelInfo,
     Progress,
-    RequestError,
     Tag,
     TransitionReport,
 )
@@ -122,9 +121,10 @@ class TorchEngine:
             weights=weights,
             packed=model.weights.packed,
             kv=model.kv.committed,
+            kept=model.kv.kept,
             host_copy=0 if self._kv_ready else weights,
             residue=model.residue,
-            to_wake=to_wake + (0 if model.kv.committed else model.kv.chunk_bytes),
+            to_wake=to_wake + model.kv.to_reserve,
         )
 
     # The lifecycle, on the loop.
@@ -171,6 +171,17 @@ class TorchEngine:
             freed = await self._device.between_steps(lambda: self._release(level))
         return TransitionReport(seconds=time.perf_counter() - started, bytes=freed)
 
+    async def suspend(self, *, keep_kv: bool) -> None:
+        stepper = self._stepper
+        if stepper and not stepper.failure:
+            while not await self._device.between_steps(lambda: stepper.suspend(keep_kv=keep_kv)):
+                """It finishes what is under way."""
+
+    async def resume(self) -> None:
+        if self._stepper and self._stepper.suspended:
+            self._awake_stepper()
+            await self._device.between_steps(self._stepper.resume)
+
     async def reset_prefix_cache(self) -> None:
         if self._model is not None:
             await self._device.between_steps(self._model.kv.forget_prefixes)
@@ -187,6 +198,7 @@ class TorchEngine:
             model.weights.adopt(make_layout(checkpoint, read_config(checkpoint), self._options))
 
         await self._device.beside_steps(adopt)
+        await self._device.between_steps(lambda: self._end_all("the model's weights were replaced"))
         await self.reset_prefix_cache()  # what it holds is of the old weights
         self._device.notify()
 
@@ -197,14 +209,11 @@ class TorchEngine:
             await self._device.between_steps(lambda: self._unload(model))
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
-        self._validate(request)
-        stepper = self._stepper
-        if not isinstance(stepper, GenerationStepper) or not self._awake:
-            raise EngineError("the model is not awake")
-        if stepper.failure:
-            raise EngineError("the engine broke down")
+        check_request(self.info, request)
+        stepper = self._awake_stepper()
+        assert isinstance(stepper, GenerationStepper)
         stream, left = DeltaStream(), request.n
-        stepper.submit(Sequence.of(self._within_reach(request), self._tokenizer, self._eos, stream))
+        stepper.submit(Sequence.of(within_reach(self.info, request), self._tokenizer, self._eos, stream))
         self._device.notify()
         try:
             while left:
@@ -221,11 +230,8 @@ class TorchEngine:
         check_inputs(self.info, inputs, dimensions)
         if not inputs:
             return []
-        stepper = self._stepper
-        if not isinstance(stepper, EmbeddingStepper) or not self._awake:
-            raise EngineError("the model is not awake")
-        if stepper.failure:
-            raise EngineError("the engine broke down")
+        stepper = self._awake_stepper()
+        assert isinstance(stepper, EmbeddingStepper)
         request = EmbedRequest(inputs, dimensions)
         stepper.submit(request)
         self._device.notify()
@@ -235,40 +241,13 @@ class TorchEngine:
             request.aborted = True
             self._device.notify()
 
-    def _validate(self, request: GenerateRequest) -> None:
-        prompt, length = request.prompt_ids, self.info.max_model_len
-        if self.info.kind != "generate":
-            raise RequestError("this model makes embeddings and generates no text", param="model")
-        if not prompt:
-            raise RequestError("the prompt is empty", param="prompt")
-        if len(prompt) + 1 > length:
-            raise RequestError(
-                f"the prompt has {len(prompt)} tokens, the model's context is {length} tokens",
-                param="messages",
-                code="context_length_exceeded",
-            )
-        if not all(0 <= token < self._config.vocab_size for token in prompt):
-            raise RequestError("a token id of the prompt is out of vocabulary", param="prompt")
-        if not all(0 <= token < self._config.vocab_size for token in request.sampling.logit_bias):
-            raise RequestError("a token id is out of vocabulary", param="logit_bias")
-        if not isinstance(request.sampling.grammar, CompiledGrammar | None):
-            raise RequestError("the grammar was not compiled by this engine", param="grammar")
-
-    def _within_reach(self, request: GenerateRequest) -> GenerateRequest:
-        """Without what can never come: tokens past the context, stop tokens out of vocabulary."""
-        sampling = request.sampling
-        room = self.info.max_model_len - len(request.prompt_ids)
-        stops = frozenset(t for t in sampling.stop_token_ids if 0 <= t < self._config.vocab_size)
-        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room), stop_token_ids=stops)
-        return replace(request, sampling=sampling)
-
     # On the device's worker.
 
     def _release(self, level: Level) -> int:
         """Bytes given back."""
         model = self._loaded()
-        if self._stepper:
-            self._stepper.end_all("the model was put to sleep")
+        if self._stepper and not self._stepper.suspended:
+            self._end_all("the model was put to sleep")
         freed = model.kv.trim()
         if level == 2 and model.weights.resident:
             model.weights.release()
@@ -276,7 +255,12 @@ class TorchEngine:
         trim_allocator()
         return freed
 
+    def _end_all(self, reason: str) -> None:
+        if self._stepper:
+            self._stepper.end_all(reason)
+
     def _unload(self, model: AnyModel) -> None:
+        self._end_all("the model was closed")
         if self._stepper:
             self._device.remove(self._stepper)
         self._device.chores.remove(model.weights.pack_next)
@@ -302,6 +286,13 @@ class TorchEngine:
 
     def _on_bytes(self, done: int, total: int) -> None:
         self._progress = Progress(phase="download", done=done, total=total)
+
+    def _awake_stepper(self) -> GenerationStepper | EmbeddingStepper:
+        if self._stepper is None or not self._awake:
+            raise EngineError("the model is not awake")
+        if self._stepper.failure:
+            raise EngineError("the engine broke down")
+        return self._stepper
 
     def _loaded(self) -> AnyModel:
         if self._model is None:

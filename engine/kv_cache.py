@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -45,6 +45,12 @@ class KVCache:
         self._siblings.append(self)
         self._quiet_limit = quiet_limit
         self._caching = caching
+        self._least = 1
+        """Blocks that there must be memory for when the model is awake."""
+        self._give_up: Callable[[], bool] | None = None
+        """Set while it is parked."""
+        self.kept = 0
+        """Bytes that stay through ``trim`` while it is parked."""
         self.pool = BlockPool(memory.num_blocks, caching=caching)
 
     @property
@@ -54,7 +60,8 @@ class KVCache:
     @property
     def waits_for_siblings(self) -> bool:
         """Whether memory that it lacks is in use elsewhere and will come back."""
-        return any(sibling.used_blocks for sibling in self._siblings if sibling is not self)
+        siblings = [one for one in self._siblings if one is not self and one._give_up is None]
+        return any(sibling.used_blocks for sibling in siblings)
 
     @property
     def committed(self) -> int:
@@ -65,6 +72,12 @@ class KVCache:
     def chunk_bytes(self) -> int:
         """Bytes of the smallest commit."""
         return self.memory.chunk_bytes
+
+    @property
+    def to_reserve(self) -> int:
+        """Bytes that ``reserve`` would commit."""
+        wanted = -(-self._least // self.memory.blocks_per_chunk)
+        return max(0, wanted - len(self.memory.committed)) * self.memory.chunk_bytes
 
     def allocate(self, count: int, *, after: int | None = None, room: int = 0) -> Sequence[int]:
         """``count`` blocks for one holder, if possible those behind the block ``after``, else where there is
@@ -118,9 +131,26 @@ class KVCache:
         self._release_unused(keep=1)
 
     def reserve(self) -> None:
-        """Hold a first chunk, which siblings leave to it. Raises OutOfMemory."""
-        if not self.memory.committed:
-            self._commit_for(range(1))
+        """Hold a first chunk, which siblings leave to it, and what those that are parked need to go on one
+        by one. Raises OutOfMemory, having taken nothing."""
+        held, missing = self.memory.committed, self.to_reserve // self.memory.chunk_bytes
+        free = sorted(set(range(len(held) + missing)) - held)
+        try:
+            for first, count in neighbours(free[:missing]):
+                self.memory.commit(first, count)
+        except OutOfMemory:
+            self._release_unused(keep=0)
+            raise
+
+    def park(self, least: int, give_up: Callable[[], bool]) -> None:
+        """Its sequences are suspended: what they hold stays through ``trim``, until a sibling lacks memory.
+        ``least``: blocks that the largest of them needs. ``give_up``: one of them releases its blocks, False
+        when none has any."""
+        self._least, self._give_up = least, give_up
+        self._release_unused(keep=1)
+
+    def unpark(self) -> None:
+        self._least, self._give_up, self.kept = 1, None, 0
 
     def leave(self) -> None:
         """Give all back and share no more."""
@@ -154,11 +184,19 @@ class KVCache:
                     return sibling
             cached = [one for one in (self, *able) if one.pool.cached_blocks]
             if not cached:
-                return None
+                return None if self.memory.at_limit else self._take_from_parked()
             oldest = min(cached, key=lambda one: one.pool.idle_since)
             oldest.pool.evict()
             if oldest is self:
                 return self
+
+    def _take_from_parked(self) -> KVCache | None:
+        """A sibling whose suspended sequences have given memory up."""
+        for sibling in self._siblings:
+            while sibling is not self and sibling._give_up and sibling._give_up():
+                if sibling.trim():
+                    return sibling
+        return None
 
     def _release_unused(self, keep: int) -> int:
         """Give back the chunks of which no block is taken, but for the lowest ``keep``; bytes freed."""
@@ -166,6 +204,8 @@ class KVCache:
         unused = [chunk for chunk in sorted(self.memory.committed)[keep:] if chunk not in taken]
         for first, count in neighbours(unused):
             self.memory.release(first, count)
+        if self._give_up:
+            self.kept = len({self.memory.chunk_of(block) for block in self.pool.held}) * self.chunk_bytes
         return len(unused) * self.memory.chunk_bytes
 
     def _fault(self) -> str | None:

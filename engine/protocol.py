@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 class Engine(Protocol):
     """One model. All coroutines are called from one asyncio loop; none is called concurrently with
-    another of ``load``, ``wake``, ``sleep``, ``trim_kv`` and ``reload_weights`` of the same engine, and
-    ``generate`` only between a finished wake and the next sleep: the caller's lifecycle sees to both."""
+    another of ``load``, ``wake``, ``sleep``, ``suspend``, ``resume``, ``trim_kv`` and ``reload_weights`` of
+    the same engine, and ``generate`` only between a finished wake and the next sleep: the caller's lifecycle
+    sees to both."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -61,7 +62,24 @@ class Engine(Protocol):
 
     async def sleep(self, level: Level) -> TransitionReport:
         """Release KV and working memory; at level 2 the weights too. Works from awake, half-woken
-        and, to level 2, from level 1. Never fails half-way."""
+        and, to level 2, from level 1. Never fails half-way. What runs or waits ends with an error, but for
+        suspended sequences, which go on after a wake and ``resume``."""
+
+    async def suspend(self, *, keep_kv: bool) -> None:
+        """Stop stepping at the end of the step under way. Streams stay open and give nothing until
+        ``resume``, however often the engine sleeps and wakes meanwhile, or fails to wake; one that is closed
+        gives its memory back at once; ``close`` ends them with an error. A ``generate`` before the sleep
+        joins them.
+
+        ``keep_kv``: the KV of sequences stays through ``sleep``, ``trim_kv`` and ``wake``, unless another
+        engine on the device lacks memory for its own; they go on bit by bit as if nothing had been. Else, and
+        where it was taken away, it is computed again after ``resume``, as is a chunk of prompts that was in
+        the making. Asked again while suspended, without ``keep_kv``, gives up what was kept.
+
+        A model of kind ``embed`` finishes what is under way instead, which is short."""
+
+    async def resume(self) -> None:
+        """Go on with what is suspended, if anything is. Raises EngineError while the model is not awake."""
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
         """Yield one list of deltas a step, until every choice has finished; ``aclose`` aborts within one
@@ -78,11 +96,12 @@ class Engine(Protocol):
         """Forget the KV of finished sequences."""
 
     async def trim_kv(self) -> int:
-        """Give back KV memory that no running sequence uses; bytes freed."""
+        """Give back KV memory that no running or suspended sequence uses; bytes freed."""
 
     async def reload_weights(self) -> None:
         """Adopt the files as they are now if names, shapes and dtypes are unchanged; else raise
-        CheckpointError and keep the old state. Only while nothing runs."""
+        CheckpointError and keep the old state. Only while nothing runs; suspended sequences, whose answers
+        are the old weights', end with an error."""
 
     def footprint(self) -> Footprint: ...
 

@@ -121,6 +121,29 @@ class Scheduler:
         if self.prefilling and not any(one in self.running for one, _ in self.prefilling):
             self.end_prefill()
 
+    def suspend(self, *, keep_kv: bool) -> None:
+        """Nobody goes on for now; a chunk of prompts in the making is given up. With ``keep_kv`` sequences
+        keep their blocks, as long as no other engine needs the memory."""
+        self.end_prefill()
+        # Who has never run may be too large for the device, and is nothing to make room for.
+        begun = [one for one in self.sequences if one.blocks or one.generated]
+        least = max((blocks_for(len(one.token_ids)) for one in begun), default=1)
+        while not keep_kv and self._give_up():
+            pass
+        self._kv.park(least, self._give_up)
+
+    def resume(self) -> None:
+        self._kv.unpark()
+
+    def _give_up(self) -> bool:
+        """The last of those that have blocks loses them; False when nobody has any."""
+        if self._take_from_waiting(None):
+            return True
+        if self.running:
+            self._preempt(self.running[-1])
+            return True
+        return False
+
     def _prefills(self, budget: int) -> Scheduled:
         """Prompts and how much of each. All but the last chunk of one are multiples of UNIT."""
         scheduled: Scheduled = []
@@ -161,7 +184,7 @@ class Scheduler:
                         raise
                     return False
 
-    def _take_from_waiting(self, needy: Sequence) -> bool:
+    def _take_from_waiting(self, needy: Sequence | None) -> bool:
         """Blocks that the last in the queue has in common with others; False when nobody has any."""
         victim = next((one for one in reversed(self.waiting) if one.blocks and one is not needy), None)
         if victim:

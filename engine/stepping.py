@@ -1,6 +1,7 @@
 """The steps of one generating model, as the device's worker runs them.
 
 Newcomers join and those who left go between two steps; a failing step ends its own sequences and no others.
+While it is suspended there are no steps, and nobody goes but who leaves.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class GenerationStepper:
         self.clock = StepClock()
         self.failure: Exception | None = None
         """Why it steps no more."""
+        self.suspended = False
         self.inbox: deque[Sequence] = deque()
         self._others_wait = others_wait
         self._prefill: Prefill | None = None
@@ -43,9 +45,15 @@ class GenerationStepper:
 
     @property
     def has_work(self) -> bool:
+        if self.suspended:
+            return any(sequence.stream.aborted for sequence in self.model.scheduler.sequences)
         return bool(self.inbox) or self.model.scheduler.has_work
 
     def step(self) -> None:
+        if self.suspended:
+            self._collect()
+            self.model.kv.trim()
+            return
         scheduler = self.model.scheduler
         with self.clock:
             self._collect()
@@ -63,15 +71,32 @@ class GenerationStepper:
 
     def fail(self, error: Exception) -> None:
         log.exception("the engine broke down", exc_info=error)
-        self.failure = error
+        self.failure, self.suspended = error, False
         left = [*self.inbox, *self.model.scheduler.sequences]
         _deliver([(sequence, EngineError("the engine broke down")) for sequence in left])
+
+    def suspend(self, *, keep_kv: bool) -> bool:
+        """Step no more until ``resume``. True: nothing is under way any more."""
+        self._collect()
+        self.model.scheduler.suspend(keep_kv=keep_kv)
+        self._prefill = None
+        if self.suspended:
+            self.model.kv.trim()  # it may be asleep
+        self.suspended = True
+        return True
+
+    def resume(self) -> None:
+        """The model is awake."""
+        self.suspended = False
+        self.model.scheduler.resume()
 
     def end_all(self, reason: str) -> None:
         """Whatever runs or waits ends with an error."""
         self._collect()
         _deliver(self._fail(self.model.scheduler.sequences, EngineError(reason)))
         self._prefill = None
+        if self.suspended:
+            self.model.kv.trim()
 
     def _collect(self) -> None:
         """Let newcomers join and those who left go."""

@@ -205,13 +205,16 @@ class Footprint:
     packed: int = 0
     """How many of ``weights`` lie as the device's kernels prefer them, in their own place."""
     kv: int = 0
+    kept: int = 0
+    """How many of ``kv`` are of suspended sequences, which a sleep leaves to them."""
     host_copy: int = 0
     """Parked in host RAM. On a CPU device the weights of a level-1 sleeper are counted here *and* in
     ``weights``: one pool, the same bytes."""
     residue: int = 0
     """What stays in any sleeper: buffers, graphs."""
     to_wake: int = 0
-    """Device bytes that a wake would commit beyond what is held: weights, and the first KV chunk."""
+    """Device bytes that a wake would commit beyond what is held: weights, and the first KV chunk, or what the
+    largest of the suspended sequences needs to go on."""
 
     @property
     def device(self) -> int:

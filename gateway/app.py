@@ -21,12 +21,15 @@ from gateway.api.prefix_cache import reset_prefix_cache
 from gateway.api.request_id import RequestIds
 from gateway.api.sleep import is_sleeping, sleep, wake_up
 from gateway.api.status import get_status
-from gateway.config import Config
+from gateway.config import ServerConfig
 from gateway.fleet import Fleet
 
 
-def create_app(fleet: Fleet, config: Config) -> Litestar:
+def create_app(fleet: Fleet) -> Litestar:
     """The ASGI application; it starts the fleet with itself and closes it at its end."""
+
+    def server() -> ServerConfig:
+        return fleet.config.server
 
     @asynccontextmanager
     async def fleet_runs(_: Litestar) -> AsyncGenerator[None]:
@@ -54,15 +57,15 @@ def create_app(fleet: Fleet, config: Config) -> Litestar:
         ],
         dependencies={
             "fleet": Provide(lambda: fleet, sync_to_thread=False),
-            "server": Provide(lambda: config.server, sync_to_thread=False),
+            "server": Provide(server, sync_to_thread=False),
         },
-        guards=[KeyGuard(config.server)],
+        guards=[KeyGuard(server)],
         exception_handlers={Exception: handle_exception},
         lifespan=[fleet_runs],
-        request_max_body_size=config.server.max_body,
+        request_max_body_size=server().max_body,
         openapi_config=None,
         logging_config=None,
     )
     # Around the routing rather than a route's middleware, so that a 404 has passed them too.
-    app.asgi_handler = Abortable(RequestIds(Access(app.asgi_handler, config.server)))
+    app.asgi_handler = Abortable(RequestIds(Access(app.asgi_handler, server)))
     return app

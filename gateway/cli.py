@@ -18,7 +18,7 @@ from typing import get_args
 
 from engine import DType
 from gateway.commands import CommandError
-from gateway.units import parse_duration
+from gateway.units import parse_bytes, parse_duration
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     chat = verbs.add_parser("chat", parents=[client], help="talk with a model in the terminal")
     chat.add_argument("model", metavar="MODEL")
     _bench(verbs.add_parser("bench", help="measure this machine"))
+    _simulate(verbs.add_parser("simulate", help="how a fleet would serve a trace, or a made-up trace"))
     return parser
 
 
@@ -105,6 +106,23 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     switch.add_argument("--rounds", type=_number(int, 1, 1000, "a number from 1"), default=5, metavar="N")
 
 
+def _simulate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    count = _number(int, 1, math.inf, "a number from 1")
+    add("trace", type=Path, nargs="?", metavar="TRACE", help="JSON lines of requests, maybe gzipped")
+    add("--config", type=Path, metavar="FILE", help="default: a fleet of what the trace names, sizes made up")
+    add("--policy", action="append", choices=["lru", "gds", "dormouse"], help="default: all of them")
+    add("--costs", type=Path, metavar="FILE", help="the JSON line of `dormouse bench switch`")
+    add("--device-memory", type=_bytes, metavar="SIZE", help="default: the RAM of this machine")
+    add("--host-memory", type=_bytes, metavar="SIZE", help="RAM beside a device with memory of its own")
+    add("--json", action="store_true", help="one JSON line")
+    add("--generate", choices=["zipf", "daily", "bursts"], help="write a trace to standard output instead")
+    add("--models", type=count, default=100, metavar="N", help="of a generated trace [%(default)s]")
+    add("--requests", type=count, default=100_000, metavar="N", help="[%(default)s]")
+    add("--duration", type=_duration, default=86_400.0, metavar="DURATION", help="such as 24h, the default")
+    add("--seed", type=int, default=1, metavar="N", help="for what is made up [%(default)s]")
+
+
 def _client_options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
@@ -129,5 +147,12 @@ def _number(kind: type[int] | type[float], low: float, high: float, what: str) -
 def _duration(text: str) -> float:
     try:
         return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _bytes(text: str) -> int:
+    try:
+        return parse_bytes(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None

@@ -38,6 +38,8 @@ class ServerConfig:
     max_body: int = 32 * 2**20
     drain_timeout: float = 30.0
     stall_timeout: float = 60.0
+    watch_config: bool = False
+    """Read the file again whenever it has changed, as after a SIGHUP."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,8 @@ class Device(str):
     __slots__ = ()
 
 
+WATCH_HELP: Final = "read this file again whenever it has changed, as SIGHUP does"
+
 Text = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -77,6 +79,7 @@ class Server(Table):
     max_body: Bytes | UnsetType = UNSET
     drain_timeout: Duration | UnsetType = UNSET
     stall_timeout: Duration | UnsetType = UNSET
+    watch_config: Annotated[bool, Meta(description=WATCH_HELP)] | UnsetType = UNSET
 
 
 class Sleep(Table):

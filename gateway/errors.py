@@ -97,6 +97,14 @@ class ModelAsleep(ApiError):
     code = "model_asleep"
 
 
+class ModelReplaced(ApiError):
+    """Its configuration wants another engine than the request was prepared for; prepared again, it is
+    served."""
+
+    status = 503
+    code = "model_replaced"
+
+
 class ShuttingDown(ApiError):
     status = 503
     code = "shutting_down"

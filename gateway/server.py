@@ -1,7 +1,8 @@
 """The process that serves: its socket, its signals, its drain and its exit code.
 
 uvicorn speaks HTTP; whether and how to stop is decided here. The first SIGTERM or SIGINT drains (still
-listening, so that clients are told to go elsewhere), the second one exits at once.
+listening, so that clients are told to go elsewhere), the second one exits at once. SIGHUP reads the
+configuration again.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import uvicorn
 import uvloop
 from litestar import Litestar
 
-from gateway.api.access import is_loopback
+from gateway.api.access import warn_if_open
 from gateway.app import create_app
 from gateway.config import Config, ServerConfig
 from gateway.fleet import Fleet, SchedulerTimers
+from gateway.reload import ConfigSource, Reloader
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ GRACE = 2
 """Seconds for the last bytes of answers to leave, and as many for the engines to close."""
 
 
-def serve(config: Config) -> int:
+def serve(config: Config, source: ConfigSource) -> int:
     """Serve until told to stop; the exit code for the process, which must end now."""
     _log_to_stderr()
     server = config.server
@@ -49,23 +51,28 @@ def serve(config: Config) -> int:
     except OSError as error:
         logger.error("cannot listen on %s port %d: %s", server.host, server.port, error.strerror or error)
         return EXIT_NOT_LISTENING
-    if not server.api_keys and not is_loopback(server.host):
-        logger.warning("ANYONE WHO CAN REACH %s CAN USE THIS GATEWAY: no api_keys are set", server.host)
+    warn_if_open(server)
     # Never closed: that would wait for threads, and one of them may be in the middle of a download.
-    return uvloop.new_event_loop().run_until_complete(_run(config, listener))
+    return uvloop.new_event_loop().run_until_complete(_run(config, source, listener))
 
 
-async def _run(config: Config, listener: socket.socket) -> int:
+async def _run(config: Config, source: ConfigSource, listener: socket.socket) -> int:
     exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    _handle_signals(exit_code)
     fleet = Fleet(config, SchedulerTimers())
-    http = _Http(_http_config(create_app(fleet, config)))
+    reloader = Reloader(fleet, source)
+    _handle_signals(exit_code, reloader)
+    http = _Http(_http_config(create_app(fleet)))
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     serving.add_done_callback(lambda _: _settle(exit_code, EXIT_NOT_LISTENING))
-    watching = asyncio.create_task(_watch(fleet, _invitation(config, listener.getsockname()[1]), exit_code))
+    invitation = _invitation(config, listener.getsockname()[1])
+    background = [
+        asyncio.create_task(_watch(fleet, invitation, exit_code)),
+        asyncio.create_task(reloader.run()),
+    ]
     if await exit_code == os.EX_OK:
-        await _drain(fleet, config.server.drain_timeout)
-    watching.cancel()
+        await _drain(fleet, fleet.config.server.drain_timeout)
+    for task in background:
+        task.cancel()
     http.should_exit = True
     await asyncio.wait({serving}, timeout=2 * GRACE)
     return exit_code.result()
@@ -104,7 +111,7 @@ def _listen(server: ServerConfig) -> socket.socket:
     return listener
 
 
-def _handle_signals(exit_code: asyncio.Future[int]) -> None:
+def _handle_signals(exit_code: asyncio.Future[int], reloader: Reloader) -> None:
     def stop(signum: signal.Signals) -> None:
         if exit_code.done():
             logger.warning("%s again: exiting at once", signum.name)
@@ -115,9 +122,7 @@ def _handle_signals(exit_code: asyncio.Future[int]) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop, signum)
-    loop.add_signal_handler(
-        signal.SIGHUP, logger.warning, "SIGHUP: ignored; restart to read the config again"
-    )
+    loop.add_signal_handler(signal.SIGHUP, reloader.ask)
 
 
 def _settle(exit_code: asyncio.Future[int], value: int) -> None:

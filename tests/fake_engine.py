@@ -21,6 +21,7 @@ from engine import (
     CheckpointError,
     Constraint,
     Delta,
+    EngineError,
     EngineOptions,
     Estimate,
     Footprint,
@@ -39,7 +40,9 @@ from engine import (
 )
 
 MIB = 2**20
-Step = Literal["open", "estimate", "load", "wake", "sleep", "generate", "embed", "trim_kv"]
+Step = Literal[
+    "open", "estimate", "load", "wake", "sleep", "suspend", "resume", "generate", "embed", "trim_kv"
+]
 Sleeper = Callable[[float], Awaitable[None]]
 
 CHAT_TEMPLATE = (
@@ -89,6 +92,8 @@ class FakeBackend:
         self.total = total
         self.host_total = host_total
         self.shared = shared
+        self.limits: dict[str, int] = {}
+        """Told by ``limit_memory``, by device."""
         self.foreign = 0
         """Device memory that somebody else uses."""
         self.sleep = sleep
@@ -98,7 +103,7 @@ class FakeBackend:
     def open(self, path: str, device: str = "auto", options: EngineOptions | None = None) -> FakeEngine:
         spec = self._spec(path)
         raise_next(spec, "open")
-        assert path not in self.engines, f"{path} opened twice"
+        assert path not in self.engines or self.engines[path].closed, f"{path} opened twice"
         self.engines[path] = FakeEngine(path, spec, self, options or EngineOptions())
         return self.engines[path]
 
@@ -121,6 +126,9 @@ class FakeBackend:
             )
         available = self.total - used - self.foreign
         return MemoryState(total=self.total, available=available, shared_with_host=self.shared)
+
+    def limit_memory(self, device: str, limit: int) -> None:
+        self.limits[device] = limit
 
     def _spec(self, path: str) -> FakeSpec:
         if path not in self.specs:
@@ -147,10 +155,20 @@ class FakeEngine:
         self.kv = 0
         self.weights = 0
         self.host_copy = 0
+        self.kept = 0
+        """Of ``kv``: what a sleep leaves to those who are suspended."""
         self.tags: frozenset[Tag] = frozenset()
         self._backend = backend
         self._loaded = False
+        self._stepping = asyncio.Event()
+        self._stepping.set()
+        self._ended = asyncio.Event()
+        """Something that ran has ended."""
         self.moving: str | None = None
+
+    @property
+    def suspended(self) -> bool:
+        return not self._stepping.is_set()
 
     @property
     def info(self) -> ModelInfo:
@@ -216,12 +234,12 @@ class FakeEngine:
     async def sleep(self, level: Level) -> TransitionReport:
         async with self._transition("sleep"):
             self._insist(self._loaded, "sleep before load")
-            self._insist(not self.running, "sleep with a sequence running")
+            self._insist(self.suspended or not self.running, "sleep with a sequence running")
             await self._backend.sleep(self.spec.sleep_seconds)
             raise_next(self.spec, "sleep")
             before = self.footprint().device
             self.tags = frozenset()
-            self.kv = 0
+            self.kv = self.kept
             if level == 2:
                 self.weights = self.host_copy = 0
             elif self._backend.shared:
@@ -230,6 +248,28 @@ class FakeEngine:
                 self.host_copy, self.weights = self.spec.weights, 0
             freed = before - self.footprint().device
             return TransitionReport(seconds=self.spec.sleep_seconds, bytes=freed, phases={"release": 0.0})
+
+    async def suspend(self, *, keep_kv: bool) -> None:
+        async with self._transition("suspend"):
+            while self.spec.kind == "embed" and self.running:
+                self._ended.clear()
+                await self._ended.wait()
+            raise_next(self.spec, "suspend")
+            if self.spec.kind == "generate":
+                self._stepping.clear()
+                self._keep(self.kv if keep_kv and self.running else 0)
+
+    async def resume(self) -> None:
+        async with self._transition("resume"):
+            raise_next(self.spec, "resume")
+            self._insist(self.tags == ALL_TAGS or not self.suspended, "resume while not awake")
+            self.kept = 0
+            self._stepping.set()
+
+    def _keep(self, kept: int) -> None:
+        self.kept = kept
+        if "kv_cache" not in self.tags:
+            self.kv = kept
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
         self._insist(self.tags == ALL_TAGS and self.moving in (None, "trim_kv"), "generate while not awake")
@@ -241,6 +281,8 @@ class FakeEngine:
                 yield [replace(delta, index=index) for index in range(request.n)]
         finally:
             self.running -= 1
+            if not self.running:
+                self._keep(0)
 
     async def _stream(self, answer: str, sampling: SamplingParams) -> AsyncIterator[Delta]:
         stops = [answer.index(stop) for stop in sampling.stop if stop in answer]
@@ -248,6 +290,10 @@ class FakeEngine:
         shown = answer[: sampling.max_tokens]
         for position, character in enumerate(shown):
             await self._backend.sleep(self.spec.token_seconds)
+            while self.suspended:
+                await self._stepping.wait()
+            if self.closed:
+                raise EngineError("the model was closed")
             self._insist(self.tags == ALL_TAGS, "a step on a sleeping model")
             last = position == len(shown) - 1
             reason: Literal["stop", "length"] = "stop" if len(shown) == len(answer) else "length"
@@ -270,6 +316,7 @@ class FakeEngine:
             return [array("f", [ids[0]] * (dimensions or self.spec.embedding_size or 0)) for ids in inputs]
         finally:
             self.running -= 1
+            self._ended.set()
 
     async def reset_prefix_cache(self) -> None:
         self.calls.append("reset_prefix_cache")
@@ -278,7 +325,8 @@ class FakeEngine:
         async with self._transition("trim_kv"):
             await self._backend.sleep(0)
             raise_next(self.spec, "trim_kv")
-            kept = self.spec.first_kv if self.running else 0
+            in_use = self.spec.first_kv if self.running else 0
+            kept = self.kept if self.suspended else in_use
             freed = max(0, self.kv - kept)
             self.kv -= freed
             return freed
@@ -291,6 +339,7 @@ class FakeEngine:
         return Footprint(
             weights=self.weights,
             kv=self.kv,
+            kept=self.kept,
             host_copy=self.host_copy,
             residue=self.spec.residue if self._loaded else 0,
             to_wake=self._needed(ALL_TAGS),
@@ -304,7 +353,8 @@ class FakeEngine:
 
     async def close(self) -> None:
         self.closed = True
-        self.weights = self.kv = self.host_copy = 0
+        self.weights = self.kv = self.kept = self.host_copy = 0
+        self._stepping.set()
 
     def _needed(self, tags: frozenset[Tag]) -> int:
         weights = self.spec.weights - self.weights if "weights" in tags - self.tags else 0

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class NoKV:
     """The KV cache of a model that needs none."""
 
-    committed = chunk_bytes = 0
+    committed = kept = to_reserve = 0
 
     def reserve(self) -> None:
         """Nothing to hold."""

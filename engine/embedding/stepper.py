@@ -28,6 +28,8 @@ class EmbeddingStepper:
         self.clock = StepClock()
         self.failure: Exception | None = None
         """Why it steps no more."""
+        self.suspended = False
+        """Never: what is under way is finished instead."""
         self.inbox: deque[EmbedRequest] = deque()
         self._body = model.body
         self._pooling = model.pooling
@@ -52,6 +54,13 @@ class EmbeddingStepper:
         log.exception("the engine broke down", exc_info=error)
         self.failure = error
         self.end_all("the engine broke down")
+
+    def suspend(self, *, keep_kv: bool) -> bool:
+        """Whether nothing is under way any more."""
+        return not self.has_work
+
+    def resume(self) -> None:
+        """Nothing was held up."""
 
     def end_all(self, reason: str) -> None:
         """Whatever runs or waits ends with an error."""

@@ -16,8 +16,9 @@ from pathlib import Path
 from engine.types import MemoryState, OutOfMemory
 
 _RESERVE_SHARE = 0.02
-_RESERVE_MOST = 256 * 2**20
+_RESERVE_LEAST, _RESERVE_MOST = 32 * 2**20, 256 * 2**20
 _UNLIMITED = 1 << 60
+_PAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,12 @@ class SystemMemory:
         self._root = root
         self._lock = threading.Lock()
         self._claimed = 0
+        self._before_claims = 0
+        """What the process held before it touched any of what is claimed now."""
 
     def state(self) -> MemoryState:
-        """What there is and what is left, claims taken off. Bytes."""
+        """What there is and what is left of it above the reserve, in bytes. Less than nothing: so much must
+        be given back before the reserve is whole again."""
         meminfo = self._meminfo()
         total, available = meminfo["MemTotal"], meminfo["MemAvailable"]
         for directory, version in self._cgroups():
@@ -55,19 +59,23 @@ class SystemMemory:
                 continue
             total = min(total, limit)
             available = min(available, limit - used)
-        left = available - self._claimed - self.reserve(total)
-        return MemoryState(total=total, available=max(0, left), shared_with_host=True)
+        return MemoryState(total=total, available=available - self.reserve(total), shared_with_host=True)
 
     @staticmethod
     def reserve(total: int) -> int:
         """What stays free for everything else that the process does."""
-        return min(int(total * _RESERVE_SHARE), _RESERVE_MOST)
+        return min(max(int(total * _RESERVE_SHARE), _RESERVE_LEAST), _RESERVE_MOST)
 
     @contextmanager
     def claim(self, size: int) -> Iterator[None]:
         """Hold ``size`` bytes while the body touches them. Raises OutOfMemory, having taken nothing."""
         with self._lock:
-            available = self.state().available
+            held = self._held()
+            if not self._claimed:
+                self._before_claims = held
+            # What is claimed and touched has left ``state`` already, and must not be taken off twice.
+            touched = max(0, held - self._before_claims)
+            available = max(0, self.state().available - max(0, self._claimed - touched))
             if size > available:
                 raise OutOfMemory(size, available)
             self._claimed += size
@@ -76,6 +84,12 @@ class SystemMemory:
         finally:
             with self._lock:
                 self._claimed -= size
+                self._before_claims += size
+
+    def _held(self) -> int:
+        """Anonymous memory of this process, bytes."""
+        _, resident, shared, *_ = map(int, (self._lines("proc/self/statm") or ["0 0 0"])[0].split())
+        return (resident - shared) * _PAGE
 
     def _meminfo(self) -> dict[str, int]:
         lines = (self._root / "proc/meminfo").read_text().splitlines()

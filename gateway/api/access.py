@@ -7,6 +7,8 @@ which a rebound DNS name is not. Origins that are configured get their CORS head
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,15 +21,18 @@ from gateway.api.errors import error_json
 from gateway.config import ServerConfig
 from gateway.errors import Forbidden
 
+logger = logging.getLogger(__name__)
+
 _EXPOSED: Final = "x-request-id, server-timing, retry-after"
 _PREFLIGHT_SECONDS: Final = 600
 
 
 class Access:
-    def __init__(self, app: ASGIApp, server: ServerConfig) -> None:
+    """``server`` tells the configuration as it is now."""
+
+    def __init__(self, app: ASGIApp, server: Callable[[], ServerConfig]) -> None:
         self._app = app
-        self._origins = server.cors_origins
-        self._loopback_only = is_loopback(server.host) and not server.api_keys
+        self._server = server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers.from_scope(scope)
@@ -47,8 +52,8 @@ class Access:
         await self._app(scope, receive, _adding(send, {**cors, "access-control-expose-headers": _EXPOSED}))
 
     def _check_host(self, headers: Headers) -> None:
-        host = headers.get("host", "")
-        if self._loopback_only and not is_loopback(_hostname(host)):
+        server, host = self._server(), headers.get("host", "")
+        if is_loopback(server.host) and not server.api_keys and not is_loopback(_hostname(host)):
             raise Forbidden(f"without api_keys this server answers to loopback names only, not to {host!r}")
 
     def _check_origin(self, headers: Headers) -> bool:
@@ -56,9 +61,15 @@ class Access:
         origin = headers.get("origin")
         if origin is None or (origin != "null" and origin.partition("://")[2] == headers.get("host")):
             return False
-        if origin in self._origins or "*" in self._origins:
+        allowed = self._server().cors_origins
+        if origin in allowed or "*" in allowed:
             return True
         raise Forbidden(f"requests from {origin!r} are not allowed; cors_origins would allow them")
+
+
+def warn_if_open(server: ServerConfig) -> None:
+    if not server.api_keys and not is_loopback(server.host):
+        logger.warning("ANYONE WHO CAN REACH %s CAN USE THIS GATEWAY: no api_keys are set", server.host)
 
 
 def is_loopback(host: str) -> bool:

@@ -83,6 +83,7 @@ async def prepare(request: ChatCompletionRequest, fleet: Fleet) -> Job:
     )
     return Job(
         model=model.name,
+        engine=engine,
         requests=(GenerateRequest(prompt_ids=prompt_ids, sampling=sampling, n=request.n or 1),),
         format=ChatFormat(
             model.name,

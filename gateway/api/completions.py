@@ -77,6 +77,7 @@ async def prepare(request: CompletionRequest, fleet: Fleet) -> Job:
     grammar = await compile_constraint(request, engine)
     return Job(
         model=model.name,
+        engine=engine,
         requests=tuple(_generate_request(request, model, engine, ids, grammar) for ids in prompt_ids),
         format=TextFormat(model.name, engine, request, prompt_ids, _echoed(request, prompts, engine)),
         stream=bool(request.stream),

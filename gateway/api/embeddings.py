@@ -7,6 +7,8 @@ import time
 from array import array
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +21,7 @@ from gateway.api.asgi import JSON
 from gateway.api.client import Client
 from gateway.api.decode import decode_body
 from gateway.api.generating import server_timing
+from gateway.api.leasing import leased
 from gateway.api.prompts import Prompt, check_vocabulary, encode, open_engine, split_prompts, too_long
 from gateway.api.sampling import keep_alive_seconds
 from gateway.api.schema.embeddings import Embedding, EmbeddingList, EmbeddingRequest, EmbeddingUsage
@@ -46,21 +49,36 @@ async def embeddings(
     return answer
 
 
-async def _answer(client: Client, request: EmbeddingRequest, fleet: Fleet) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingJob:
+    """A request that has been found good, ready for the engine."""
+
+    model: str
+    engine: Engine
+    inputs: list[list[int]]
+    keep_alive: float | None
+
+
+async def prepare(request: EmbeddingRequest, fleet: Fleet) -> EmbeddingJob:
     model = fleet.resolve(request.model)
     keep_alive = keep_alive_seconds(request.keep_alive)
     prompts = split_prompts(request.input, param="input", most=MAX_INPUTS)
     engine = await open_engine(fleet, model, "embed")
     _check_dimensions(engine.info, request.dimensions)
     inputs = [await _token_ids(engine, prompt) for prompt in prompts]
-    async with fleet.lease(model.name, keep_alive=keep_alive) as lease:
+    return EmbeddingJob(model=model.name, engine=engine, inputs=inputs, keep_alive=keep_alive)
+
+
+async def _answer(client: Client, request: EmbeddingRequest, fleet: Fleet) -> None:
+    prepared = partial(prepare, request, fleet)
+    async with leased(fleet, await prepared(), prepared) as (job, lease):
         leased_at = time.monotonic()
-        vectors = await lease.embed(inputs, request.dimensions)
+        vectors = await lease.embed(job.inputs, request.dimensions)
         headers = {**JSON, "server-timing": server_timing(lease, time.monotonic() - leased_at)}
-        tokens = sum(map(len, inputs))
+        tokens = sum(map(len, job.inputs))
         answer = EmbeddingList(
             data=await asyncio.to_thread(_encode, vectors, request.encoding_format == "base64"),
-            model=model.name,
+            model=job.model,
             usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
         )
         await client.respond(200, msgspec.json.encode(answer), headers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 
 import msgspec
@@ -21,9 +21,12 @@ from gateway.api.asgi import JSON
 from gateway.api.client import Client, ClientGone
 from gateway.api.errors import as_api_error, error_json
 from gateway.api.job import Choice, Job
+from gateway.api.leasing import leased
 from gateway.api.merging import generate_all
 from gateway.api.schema.generation import ChunkUsage, PromptTokensDetails, Usage
 from gateway.fleet import Fleet, Lease
+
+Place = AbstractAsyncContextManager[tuple[Job, Lease]]
 
 
 @dataclass(slots=True)
@@ -86,12 +89,12 @@ class Generating:
 
     async def _answer(self, client: Client) -> None:
         job = await self._prepare()
-        answer = _stream if job.stream else _answer_whole
-        await answer(client, self._fleet, job)
+        place = leased(self._fleet, job, self._prepare)
+        await (_stream if job.stream else _answer_whole)(client, place)
 
 
-async def _answer_whole(client: Client, fleet: Fleet, job: Job) -> None:
-    async with fleet.lease(job.model, keep_alive=job.keep_alive) as lease:
+async def _answer_whole(client: Client, place: Place) -> None:
+    async with place as (job, lease):
         tally = Tally(job, lease)
         choices = [Choice() for _ in range(len(job.requests) * job.n)]
         async with aclosing(generate_all(lease, job.requests, prompts_only=job.prompts_only)) as steps:
@@ -102,10 +105,10 @@ async def _answer_whole(client: Client, fleet: Fleet, job: Job) -> None:
         await client.respond(200, body, {**JSON, "server-timing": tally.server_timing})
 
 
-async def _stream(client: Client, fleet: Fleet, job: Job) -> None:
+async def _stream(client: Client, place: Place) -> None:
     async with sse.EventStream(client) as events:
         try:
-            async with fleet.lease(job.model, keep_alive=job.keep_alive) as lease:
+            async with place as (job, lease):
                 await _send_events(events, Tally(job, lease))
         except ClientGone:
             raise

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from engine import Delta, FinishReason, GenerateRequest, TokenLogprob
+from engine import Delta, Engine, FinishReason, GenerateRequest, TokenLogprob
 from gateway.api.schema.generation import ChunkUsage, StreamOptions, Usage
 
 
@@ -50,6 +50,8 @@ class Job:
     with the same number of choices."""
 
     model: str
+    engine: Engine
+    """What it was made with: its token ids and grammars are of no other."""
     requests: tuple[GenerateRequest, ...]
     format: AnswerFormat
     stream: bool

@@ -6,6 +6,7 @@ Keys are compared in constant time and never logged. A route that says nothing n
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from typing import Any, Final
 
 from litestar.connection import ASGIConnection
@@ -19,17 +20,27 @@ ADMIN: Final = {"access": "admin"}
 
 
 class KeyGuard:
-    def __init__(self, server: ServerConfig) -> None:
-        self._user_keys = (*server.api_keys, *server.admin_keys) if server.api_keys else ()
-        self._admin_keys = server.admin_keys or server.api_keys
+    """``server`` tells the configuration as it is now."""
+
+    def __init__(self, server: Callable[[], ServerConfig]) -> None:
+        self._server = server
 
     def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], route: BaseRouteHandler) -> None:
         access = route.opt.get("access", "user")
         if access == "open" or connection.scope.get("method") == "OPTIONS":
             return
-        keys = self._admin_keys if access == "admin" else self._user_keys
+        server = self._server()
+        keys = _admin_keys(server) if access == "admin" else _user_keys(server)
         if keys and not any(_same(sent, key) for sent in _sent_keys(connection) for key in keys):
             raise InvalidApiKey("this route needs a valid key: Authorization: Bearer, or x-api-key")
+
+
+def _user_keys(server: ServerConfig) -> tuple[str, ...]:
+    return (*server.api_keys, *server.admin_keys) if server.api_keys else ()
+
+
+def _admin_keys(server: ServerConfig) -> tuple[str, ...]:
+    return server.admin_keys or server.api_keys
 
 
 def _sent_keys(connection: ASGIConnection[Any, Any, Any, Any]) -> list[str]:

@@ -16,7 +16,10 @@ from typing import Any
 import engine
 from engine import EngineOptions, Level
 from gateway.bench import cold_start, page_cache
+from gateway.bench.decoding import tokens_per_second
 from gateway.bench.first_token import first_token
+
+MAX_RUNNING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,14 @@ MODES = (
 
 async def measure(out: str, into: str, rounds: int, report: Callable[[str], None]) -> dict[str, Any]:
     """Switch between the two checkpoints ``rounds`` times each way and mode. Seconds and bytes."""
-    options = EngineOptions(max_model_len=None, max_running=4)
+    options = EngineOptions(max_model_len=None, max_running=MAX_RUNNING)
     paths = (out, into)
     models = [engine.open(path, "cpu", options) for path in paths]
     for model in models:
         await model.wake()
         await first_token(model)
+    report("decoding ...")
+    rates = {str(count): await tokens_per_second(models[0], count) for count in (1, MAX_RUNNING)}
     switches = []
     for mode in MODES:
         report(f"{mode.name} ...")
@@ -60,7 +65,29 @@ async def measure(out: str, into: str, rounds: int, report: Callable[[str], None
         if isinstance(theirs, dict):
             seconds = theirs["load"] + theirs["first_token"]
             switch["times_faster_than_from_pretrained"] = seconds / switch["total"]
-    return {"benchmark": "switch", "rounds": rounds, "switches": switches, "cold_starts": cold}
+    return {
+        "benchmark": "switch",
+        "rounds": rounds,
+        "switches": switches,
+        "cold_starts": cold,
+        "costs": _costs(switches[::2], rates),
+    }
+
+
+def _costs(switches: list[dict[str, Any]], rates: dict[str, float]) -> dict[str, Any]:
+    """What `dormouse simulate --costs` reads: of one model, level 2 with its files dropped."""
+    light, _, deep = switches
+    filling = max(deep["wake"] - light["wake"], 1e-9)
+    return {
+        "level_1": _level_costs(light, light["wake"], None),
+        "level_2": _level_costs(deep, light["wake"], deep["bytes"] / filling),
+        "weights_bytes": deep["bytes"],
+        "tokens_per_second": rates,
+    }
+
+
+def _level_costs(switch: dict[str, Any], wake: float, rate: float | None) -> dict[str, float | None]:
+    return {"sleep_seconds": switch["sleep"], "wake_seconds": wake, "bytes_per_second": rate}
 
 
 async def _measure_mode(

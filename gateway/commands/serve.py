@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from gateway.commands import CommandError
 from gateway.config import Config, ModelConfig, Size, name_clash
 from gateway.config_file import ConfigError, load_config
 from gateway.config_text import locate
+from gateway.reload import ConfigSource
 from gateway.server import serve
 
 DEFAULT_FILE = Path("config.toml")
@@ -22,20 +24,37 @@ DEFAULT_FILE = Path("config.toml")
 def run(args: argparse.Namespace) -> int:
     if platform.system() != "Linux":
         raise CommandError(f"serves on Linux only; this is {platform.system()}")
-    code = serve(configuration(args))
+    try:
+        source = config_source(args)
+        config = source.read()
+    except ConfigError as error:
+        raise CommandError(str(error), exit_code=2) from None
+    code = serve(config, source)
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads may still be in a download or a stuck step, and leaving through the interpreter waits for them.
     os._exit(code)
 
 
-def configuration(args: argparse.Namespace) -> Config:
-    config = _from_file(args)
+def config_source(args: argparse.Namespace) -> ConfigSource:
+    """Raises ConfigError when neither a model nor a file is there."""
+    file: Path | None = args.config
+    if file is None and not args.models:
+        file = DEFAULT_FILE
+        if not file.exists():
+            raise ConfigError(
+                "nothing to serve: name a MODEL, or a file with --config (there is no config.toml here)"
+            )
+    return ConfigSource(file, partial(_configuration, args, file))
+
+
+def _configuration(args: argparse.Namespace, file: Path | None) -> Config:
+    config = load_config(file) if file else Config()
     models = (*config.models, *_named(args))
     if not models:
-        raise CommandError("no model to serve: add a [models.NAME] section with a path", exit_code=2)
+        raise ConfigError(f"{file}: models: none; add a [models.NAME] section with a path")
     if clash := name_clash(models):
-        raise CommandError("{}: {}".format(*clash), exit_code=2)
+        raise ConfigError("{}: {}".format(*clash))
     overrides = _given(
         idle_timeout=args.idle_timeout,
         max_model_len=args.max_model_len,
@@ -54,34 +73,17 @@ def configuration(args: argparse.Namespace) -> Config:
     )
 
 
-def _from_file(args: argparse.Namespace) -> Config:
-    path = args.config
-    if path is None:
-        if args.models:
-            return Config()
-        if not DEFAULT_FILE.exists():
-            raise CommandError(
-                "nothing to serve: name a MODEL, or a file with --config (there is no config.toml here)",
-                exit_code=2,
-            )
-        path = DEFAULT_FILE
-    try:
-        return load_config(path)
-    except ConfigError as error:
-        raise CommandError(str(error), exit_code=2) from None
-
-
 def _named(args: argparse.Namespace) -> list[ModelConfig]:
     """The models of the command line."""
     names = args.served_model_name
     if names and len(args.models) != 1:
-        raise CommandError("--served-model-name needs exactly one MODEL", exit_code=2)
+        raise ConfigError("--served-model-name needs exactly one MODEL")
     models = []
     for typed in args.models:
         try:
             path = locate(typed, Path.cwd())
         except ValueError as error:
-            raise CommandError(f"{typed}: {error}", exit_code=2) from None
+            raise ConfigError(f"{typed}: {error}") from None
         name, *aliases = names or [typed]
         models.append(ModelConfig(name=name, path=path, aliases=tuple(aliases), preload=True))
     return models

@@ -44,6 +44,23 @@ class EndTurn:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspend:
+    """Stop what runs at the end of its step and put the model to sleep; it goes on when woken.
+    ``keep_kv``: what has been computed stays in memory."""
+
+    name: str
+    level: Level
+    keep_kv: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetKv:
+    """What is suspended gives up what was computed, and computes it again later."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Resume:
     """Admit again: nobody needs its room any more."""
 
@@ -59,7 +76,7 @@ class Refuse:
     possible: int
 
 
-Action = Wake | Sleep | TrimKv | Deepen | EndTurn | Resume | Refuse
+Action = Wake | Sleep | TrimKv | Deepen | EndTurn | Suspend | ForgetKv | Resume | Refuse
 
 
 @dataclass(frozen=True, slots=True)

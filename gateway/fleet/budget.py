@@ -9,6 +9,10 @@ from typing import Protocol
 from engine import Engine, EngineOptions, Estimate, Footprint, Level, MemoryState
 from gateway.config import MemoryConfig, ModelConfig
 from gateway.fleet.snapshot import Budget
+from gateway.units import format_bytes
+
+FIRST_KV = 2**20
+"""Bytes of KV that a model holds at least while it is awake."""
 
 
 class Backend(Protocol):
@@ -19,6 +23,8 @@ class Backend(Protocol):
     def estimate(self, path: str, options: EngineOptions | None = ...) -> Estimate | None: ...
 
     def memory_state(self, device: str = ...) -> MemoryState: ...
+
+    def limit_memory(self, device: str, limit: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,14 @@ class Memory:
         self._config = config
         self._backend = backend
         self._shared: dict[str, bool] = {}
+        self._in_use: set[str] = set()
+        """Devices with engines, as the configuration calls them."""
+
+    def configure(self, config: MemoryConfig) -> None:
+        """Other limits from now on."""
+        self._config = config
+        for device in tuple(self._in_use):
+            self._backend.limit_memory(device, self.device(self._device_name(device), ()).limit)
 
     def open(self, config: ModelConfig) -> Opened:
         """Open an engine whose KV leaves room for its own weights. Blocking."""
@@ -57,6 +71,7 @@ class Memory:
         limit = self.device(device, ()).limit
         options = replace(options, device_limit=limit, kv_limit=max(0, limit - weights))
         engine = self._backend.open(config.path, config.device, options)
+        self._in_use.add(config.device)
         return Opened(engine=engine, device=device, estimate=estimate)
 
     def device(self, device: str, footprints: Iterable[Footprint]) -> Pool:
@@ -72,15 +87,34 @@ class Memory:
         return _pool(state, self._config.host_limit.of(state.total), used)
 
     def budget(self, device: str, on_device: Iterable[Footprint], everywhere: Iterable[Footprint]) -> Budget:
-        pool, host = self.device(device, on_device), self.host(everywhere)
+        """What is left, told by the system anew. Less than nothing available: so much is to be given back."""
+        state = self._backend.memory_state(device)
+        host = state if state.shared_with_host else self._backend.memory_state("cpu")
         return Budget(
-            device_limit=pool.limit,
-            device_used=pool.used,
-            device_available=pool.available,
-            host_limit=host.limit,
-            host_parked=host.used,
+            device_limit=self._config.device_limit.of(state.total),
+            device_used=sum(footprint.device for footprint in on_device),
+            device_available=state.available,
+            host_limit=self._config.host_limit.of(host.total),
+            host_parked=sum(footprint.host_copy for footprint in everywhere),
             host_available=host.available,
-            shared_pool=self._is_shared(device),
+            shared_pool=state.shared_with_host,
+        )
+
+    def is_short(self, devices: Iterable[str]) -> bool:
+        """Whether the host or a device has less than its reserve left, whoever took it."""
+        return any(self._backend.memory_state(device).available < 0 for device in {"cpu", *devices})
+
+    def too_large(self, device: str, estimate: Estimate | None) -> str | None:
+        """Why a model can never be awake within the configured limit; None: it can, as far as is known."""
+        if estimate is None:
+            return None
+        needed = estimate.weights_bytes + FIRST_KV
+        limit = self.device(self._device_name(device), ()).limit
+        if needed <= limit:
+            return None
+        return (
+            f"needs {format_bytes(needed)} for its weights and first KV, "
+            f"and memory.device_limit allows {format_bytes(limit)}"
         )
 
     def bytes_asleep(self, device: str, footprint: Footprint, level: Level) -> int:
@@ -103,4 +137,4 @@ class Memory:
 
 
 def _pool(state: MemoryState, limit: int, used: int) -> Pool:
-    return Pool(total=state.total, limit=limit, used=used, available=state.available)
+    return Pool(total=state.total, limit=limit, used=used, available=max(0, state.available))

@@ -9,21 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import PurePath
 from typing import Literal
 
 import engine as local_engine
 from engine import ALL_TAGS, DeviceError, Engine, Footprint, Level, OutOfMemory, Tag
 from gateway.config import Config, ModelConfig
-from gateway.errors import ApiError, ModelAsleep, ShuttingDown
+from gateway.errors import ApiError, ModelAsleep, ModelReplaced, ShuttingDown
 from gateway.fleet import actions, policy
 from gateway.fleet.budget import Backend, Memory
 from gateway.fleet.events import Events
 from gateway.fleet.idle import Deadlines, Timers
 from gateway.fleet.lease import Lease, Ticket
+from gateway.fleet.ranking import Ranking, least_loss
+from gateway.fleet.reconfigure import Changes, compare
 from gateway.fleet.roster import Roster
 from gateway.fleet.served_model import Drain, ServedModel
 from gateway.fleet.snapshot import Snapshot
@@ -36,23 +39,43 @@ logger = logging.getLogger("dormouse.fleet")
 DEEPEST: Level = 2
 PLAN_EVERY = 1.0
 """Seconds after which the end of a request asks for a plan even if nobody waits: KV may have grown."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks at what the system has left."""
+FEW = 100
+"""Models that it costs next to nothing to look at."""
 PLAN_PAUSE = 0.001
 """Seconds for each stirring model that lie between two plans for which nobody waits: a hundred times what
 looking at a model takes."""
 
 
 class Fleet:
-    def __init__(self, config: Config, timers: Timers, *, backend: Backend = local_engine) -> None:
+    def __init__(
+        self,
+        config: Config,
+        timers: Timers,
+        *,
+        backend: Backend = local_engine,
+        ranking: Ranking = least_loss,
+    ) -> None:
         self.config = config
         self.events = Events()
         self.draining = False
         self._timers = timers
+        self._ranking = ranking
         self._memory = Memory(config.memory, backend)
         self._models = Roster(self._served(model) for model in config.models)
         self._naps = Deadlines(
-            timers, "idle", lambda name: self._models[name].sleep_deadline(), lambda _: self._plan_in_time()
+            timers,
+            "idle",
+            lambda name: model.sleep_deadline() if (model := self._models.get(name)) else None,
+            lambda _: self._plan_in_time(),
         )
-        self._waits = Deadlines(timers, "wait", lambda name: self._models[name].queue.deadline, self._expire)
+        self._waits = Deadlines(
+            timers,
+            "wait",
+            lambda name: model.queue.deadline if (model := self._models.get(name)) else None,
+            self._expire,
+        )
         self._begun = False
         self._closed = False
         self._plan_is_due = False
@@ -66,6 +89,7 @@ class Fleet:
 
     async def start(self) -> None:
         """Wake the preloads and open what is on this machine, in the background."""
+        self._look_at_memory()
         self._spawn(self._begin())
 
     @property
@@ -84,7 +108,7 @@ class Fleet:
 
     def abort(self) -> None:
         """Cut all that is in flight."""
-        for model in self._models:
+        for model in self._models.all:
             model.queue.abort(_shutting_down)
 
     async def close(self) -> None:
@@ -94,7 +118,7 @@ class Fleet:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(model.close() for model in self._models))
+        await asyncio.gather(*(model.close() for model in self._models.all))
 
     # Looking: never wakes, never touches a timer
 
@@ -103,7 +127,9 @@ class Fleet:
 
     async def opened(self, name: str) -> Engine:
         """Its engine, with config, tokenizer and template, whether awake or not."""
-        return await self._models[name].opened()
+        while True:
+            with suppress(ModelReplaced):
+                return await self._models[name].opened()
 
     def is_sleeping(self, name: str | None) -> bool:
         """Cold and half-woken count as asleep; without a name: do all sleep?"""
@@ -119,7 +145,7 @@ class Fleet:
 
     def memory(self) -> dict[str, dict[str, int]]:
         """The first model's device, and what of the host parked weights may take; in bytes."""
-        models = list(self._models)
+        models = self._models.all
         device = next((model.device for model in models if model.device), "auto")
         on_device = [model.footprint() for model in models if model.device == device]
         return {
@@ -129,7 +155,7 @@ class Fleet:
 
     def fault(self) -> tuple[str, str] | None:
         """A model whose engine cannot be trusted, and why."""
-        for model in self._models:
+        for model in self._models.all:
             if model.engine and (reason := model.engine.fault()):
                 return model.name, reason
         return None
@@ -137,15 +163,20 @@ class Fleet:
     @property
     def device_lost(self) -> str | None:
         """What a device said as it failed; nothing on it can go on in this process."""
-        return next((model.device_error for model in self._models if model.device_error), None)
+        return next((model.device_error for model in self._models.all if model.device_error), None)
 
     # Using
 
     @asynccontextmanager
-    async def lease(self, name: str, *, keep_alive: float | None = None) -> AsyncIterator[Lease]:
-        """A place at an awake model; leaving it ends the request, wherever it is."""
+    async def lease(
+        self, name: str, *, engine: Engine | None = None, keep_alive: float | None = None
+    ) -> AsyncIterator[Lease]:
+        """A place at an awake model; leaving it ends the request, wherever it is. Raises ModelReplaced when
+        its engine is not ``engine``, which the request was prepared for, any more."""
         model = self._models[name]
         self._refuse_when_draining()
+        if engine and model.engine is not engine:
+            raise _replaced(name)
         self._models.rouse(model)
         ticket = model.accept(keep_alive)
         lease = None
@@ -187,7 +218,38 @@ class Fleet:
         ]
         await asyncio.gather(*(engine.reset_prefix_cache() for engine in awake))
 
+    def reconfigure(self, config: Config) -> Changes:
+        """Serve by ``config`` from now on. Models that keep their engine go on undisturbed; what is in
+        flight on the others is finished. Failed ones may try again."""
+        changes = compare(self.config.models, config.models)
+        self.config = config
+        self._memory.configure(config.memory)
+        staying = {model.name: model for model in self._models}
+        leaving = [staying.pop(name) for name in changes.removed + changes.replaced]
+        models = [staying.get(section.name) or self._served(section) for section in config.models]
+        for model, section in zip(models, config.models, strict=True):
+            model.config = section
+        self._models.set(models)
+        for model in leaving:
+            self._dismiss(model, _replaced if model.name in changes.replaced else self._models.not_found)
+        for model in staying.values():
+            self._models.rouse(model)
+            model.try_again()
+            self._naps.arm(model.name)
+        self._spawn(self._welcome([model for model in models if model.name not in staying]))
+        self._plan_soon()
+        return changes
+
     # How
+
+    def _dismiss(self, model: ServedModel, why: Callable[[str], ApiError]) -> None:
+        self._models.rouse(model)
+        model.dismiss(partial(why, model.name))
+        self._spawn(self._leave(model))
+
+    async def _leave(self, model: ServedModel) -> None:
+        await model.leave()
+        self._plan_soon()
 
     def _served(self, config: ModelConfig) -> ServedModel:
         return ServedModel(
@@ -203,11 +265,13 @@ class Fleet:
             raise _shutting_down()
 
     async def _begin(self) -> None:
-        models = self._models
+        await self._welcome(list(self._models))
+        self._begun = True
+
+    async def _welcome(self, models: Sequence[ServedModel]) -> None:
         here = [model for model in models if PurePath(model.config.path).is_absolute()]
         preloads = [self._preload(model) for model in models if model.config.preload]
         await asyncio.gather(*preloads, self._open(here))
-        self._begun = True
 
     async def _open(self, models: Iterable[ServedModel]) -> None:
         for model in models:
@@ -262,6 +326,8 @@ class Fleet:
     ) -> Level:
         await model.quiet()
         self._models.rouse(model)
+        if mode == "abort" and model.suspended:
+            model.queue.abort(_put_to_sleep)
         if model.device is None or not model.loaded:
             return DEEPEST
         if not model.held and model.level and (level is None or model.level >= level):
@@ -284,11 +350,18 @@ class Fleet:
 
     def _plan_in_time(self) -> None:
         """Nobody waits for it: the more models there are to look at, the more seldom."""
-        at = self._planned_at + PLAN_PAUSE * len(self._models.stirring)
-        if at <= self._timers.now():
+        models = len(self._models.stirring)
+        at = self._planned_at + PLAN_PAUSE * models
+        if models < FEW or at <= self._timers.now():
             self._plan_soon()
         else:
             self._timers.at("plan in time", at, self._plan_soon)
+
+    def _look_at_memory(self) -> None:
+        """Whatever else runs on this machine may have grown."""
+        if self._models.stirring and self._memory.is_short(self._devices()):
+            self._plan_in_time()
+        self._timers.at("memory", self._timers.now() + LOOK_EVERY, self._look_at_memory)
 
     def _plan(self) -> None:
         self._plan_is_due = False
@@ -299,7 +372,7 @@ class Fleet:
         for model in models:
             if model.queue.waiting and not model.loaded and not model.moving:
                 model.prepare()
-        plans = [policy.plan(self._snapshot(device)) for device in self._devices()]
+        plans = [policy.plan(self._snapshot(device), self._ranking) for device in self._devices()]
         for plan in plans:
             for action in plan.actions:
                 self._carry_out(action)
@@ -327,15 +400,23 @@ class Fleet:
                 model.trim_kv()
             case actions.EndTurn():
                 model.end_turn()
+            case actions.Suspend(_, level, keep_kv):
+                model.suspend(level, self._bytes_asleep(model, level), keep_kv=keep_kv)
+            case actions.ForgetKv():
+                model.forget_kv()
             case actions.Resume():
                 model.resume()
             case actions.Refuse(_, needed, possible):
-                model.fail(f"not enough memory: {OutOfMemory(needed, possible)}")
+                too_large = self._memory.too_large(model.config.device, model.estimate)
+                model.fail(f"not enough memory: {too_large or OutOfMemory(needed, possible)}")
                 self._plan_soon()
 
     def _sleep(self, model: ServedModel, level: Level, cause: Cause) -> Drain:
+        return model.sleep(level, cause, self._bytes_asleep(model, level))
+
+    def _bytes_asleep(self, model: ServedModel, level: Level) -> int:
         assert model.device is not None
-        return model.sleep(level, cause, self._memory.bytes_asleep(model.device, model.footprint(), level))
+        return self._memory.bytes_asleep(model.device, model.footprint(), level)
 
     def _devices(self) -> set[str]:
         return {model.device for model in self._models.stirring if model.device and model.loaded}
@@ -359,6 +440,10 @@ class Fleet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _replaced(name: str) -> ModelReplaced:
+    return ModelReplaced(f"the configuration of {name} has just been changed; ask again", retry_after=1.0)
 
 
 def _shutting_down() -> ShuttingDown:

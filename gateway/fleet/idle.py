@@ -25,6 +25,8 @@ logging.getLogger("apscheduler").setLevel(logging.WARNING)
 
 CLOCK_CHECK = 10.0
 CLOCK_STEP = 0.5
+LONGEST_CHAIN = 1000
+"""Turns of the loop after which something is taken to run for ever."""
 
 
 class Timers(Protocol):
@@ -195,16 +197,31 @@ class VirtualTimers:
         end = self._now + seconds
         await settle()
         while self._heap and self._heap[0][0] <= end:
-            when, number, key = heapq.heappop(self._heap)
-            self._now = max(self._now, when)
-            if self._timers.get(key, (None,))[0] == number:
-                _, callback = self._timers.pop(key)
-                callback()
-                await settle()
+            await self._fire_first()
         self._now = end
 
+    async def advance_to_next(self) -> None:
+        """Let time pass until one timer has run, and all that follows from it."""
+        await settle()
+        while self._heap and not await self._fire_first():
+            pass
 
-async def settle(rounds: int = 30) -> None:
+    async def _fire_first(self) -> bool:
+        """False when the first timer has been replaced or cancelled."""
+        when, number, key = heapq.heappop(self._heap)
+        if self._timers.get(key, (None,))[0] != number:
+            return False
+        self._now = max(self._now, when)
+        _, callback = self._timers.pop(key)
+        callback()
+        await settle()
+        return True
+
+
+async def settle() -> None:
     """Let everything on the loop run that needs no time to pass."""
-    for _ in range(rounds):
+    ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]  # nothing public tells
+    for _ in range(LONGEST_CHAIN):
         await asyncio.sleep(0)
+        if not ready:
+            return

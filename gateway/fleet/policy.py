@@ -14,9 +14,25 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine import Level
-from gateway.fleet.actions import Action, Deepen, EndTurn, Plan, Refuse, Resume, Sleep, TrimKv, Wake
+from gateway.fleet.actions import (
+    Action,
+    Deepen,
+    EndTurn,
+    ForgetKv,
+    Plan,
+    Refuse,
+    Resume,
+    Sleep,
+    Suspend,
+    TrimKv,
+    Wake,
+)
+from gateway.fleet.ranking import Ranking, least_loss
 from gateway.fleet.snapshot import Model, Snapshot
 from gateway.fleet.state import Cause
+
+_GRACE = 0.1
+"""Of a turn: what is busy after its turn may still end by itself so long, before it is suspended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +41,13 @@ class _Option:
 
     model: Model
     gain: int
-    trim: bool = False
+    way: Literal["trim", "sleep", "forget"] = "sleep"
     at: float = -math.inf
 
 
-def plan(snapshot: Snapshot) -> Plan:
+def plan(snapshot: Snapshot, ranking: Ranking = least_loss) -> Plan:
     """What is to be done now, and when to ask again."""
-    planner = _Planner(snapshot)
+    planner = _Planner(snapshot, ranking)
     planner.relieve()
     for model in sorted(snapshot.models, key=_turn_order):
         if model.waits_for_room:
@@ -59,17 +75,23 @@ class _Planner:
     ``free`` is what a wake may take now; ``room`` what is left when all that is under way or planned is done.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, ranking: Ranking = least_loss) -> None:
         self.now = snapshot.now
+        self.ranking = ranking
         self.models = snapshot.models
         self.min_awake = snapshot.min_awake
         self.turn = snapshot.turn
         self.shared = snapshot.budget.shared_pool
         budget = snapshot.budget
-        self.unused = min(budget.device_limit - budget.device_used, budget.device_available)
+        self.allowed = budget.device_limit - budget.device_used
+        self.available = budget.device_available
+        self.unused = min(self.allowed, self.available)
         changes = [m.target_bytes - m.device_bytes for m in self.models if m.moving]
         self.free = self.unused - sum(change for change in changes if change > 0)
         self.room = self.unused - sum(changes)
+        # What a wake has claimed and half filled counts once, where it is counted: against the limit.
+        freeing = sum(change for change in changes if change < 0)
+        self.excess = max(sum(changes) - self.allowed, freeing - self.available)
         self.host_room = budget.host_limit - budget.host_parked
         self.host_available = budget.host_available
         self.actions: list[Action] = []
@@ -84,7 +106,8 @@ class _Planner:
         needed = model.to_wake + model.shortage
         possible = self._possible(model)
         if needed > possible:
-            self.actions.append(Refuse(model.name, needed, max(0, possible)))
+            refuse = Refuse(model.name, needed, max(0, possible))
+            self.actions.append(ForgetKv(model.name) if model.kv_used else refuse)
             return
         picked = _pick(needed - self.room, self._options(model))
         if picked is None:
@@ -109,10 +132,26 @@ class _Planner:
             self.actions.append(Wake(model.name))
 
     def relieve(self) -> None:
-        """More is held than allowed, since KV has grown: give back what nobody uses."""
-        ready = [option for option in self._options() if option.at <= self.now]
-        picked = _pick(-self.room, ready)
-        self._take(ready if picked is None else picked, "memory")
+        """More is held than allowed, or than the system can bear: give back what nobody uses, before the
+        kernel takes it by force. First the sleepers, the coldest first."""
+        before = self.room
+        self._relieve_host()
+        excess = self.excess - (self.room - before)
+        if excess <= 0:
+            return
+        ways = [option for option in self._options() if option.at < math.inf]
+        ways.sort(key=lambda option: not (option.model.parked and option.model.waiting_since is None))
+        picked = _pick(excess, ways)
+        self._take(ways if picked is None else picked, "memory")
+
+    def _relieve_host(self) -> None:
+        """More is parked than allowed, or than the host can bear."""
+        excess = max(-self.host_room, 0 if self.shared else -self.host_available)
+        excess -= sum(model.host_bytes for model in self.models if model.moving)
+        for model in sorted(self.models, key=lambda m: (self._loss(m), m.last_used)):
+            if excess > 0 and model.parked and _may_move(model) and model.waiting_since is None:
+                excess -= model.host_bytes
+                self._take([_Option(model, model.movable_bytes if self.shared else 0)], "memory")
 
     def retire(self) -> None:
         """Put to sleep, or deeper, those whose timer has run out."""
@@ -133,54 +172,75 @@ class _Planner:
         others = [other for other in self.models if other is not model]
         promised = sum(max(0, m.target_bytes - m.device_bytes) for m in others if m.moving and m.pinned)
         movable = sum(max(0, m.device_bytes - m.residue_bytes) for m in others if not m.pinned)
-        return self.unused - promised + movable
+        # Of what is available a wake under way may have filled its part already, which would come back too.
+        filled = sum(max(0, m.target_bytes - m.device_bytes) for m in others if m.moving and not m.pinned)
+        return min(self.allowed, self.available + filled) - promised + movable
 
-    def _options(self, waiting: Model | None = None) -> list[_Option]:
-        """All ways to gain room, the least painful first."""
+    def _options(self, waiting: Model | None = None) -> Iterator[_Option]:
+        """All ways to gain room, the least painful first; found out only as far as they are needed."""
         others = [m for m in self.models if m is not waiting and m.name not in self.claimed]
         others.sort(key=lambda m: m.last_used)
-        trims = [_Option(m, m.kv_unused, trim=True) for m in others if _trimmable(m)]
+        yield from [_Option(m, m.kv_unused, "trim") for m in others if _trimmable(m)]
         parked = [_Option(m, m.movable_bytes) for m in others if self.shared and m.parked and _may_move(m)]
-        parked.sort(key=lambda option: option.model.waiting_since is not None)
-        idle = [self._idle_option(m) for m in sorted(others, key=self._price) if _idle(m)]
-        idle.sort(key=lambda option: max(option.at, self.now))
+        yield from sorted(parked, key=lambda o: (o.model.waiting_since is not None, self._loss(o.model)))
+        idle = [self._idle_option(m) for m in sorted(filter(_idle, others), key=self._loss)]
+        yield from sorted(idle, key=lambda option: max(option.at, self.now))
+        yield from [
+            _Option(m, m.kv_used, "forget") for m in others if _may_move(m) and not m.awake and m.kv_used
+        ]
         busy = [_Option(m, _gain(m), at=math.inf) for m in others if _busy(m)]
-        busy.sort(key=lambda option: (not option.model.turn_over, option.model.awake_since))
-        return trims + parked + idle + busy
+        yield from sorted(busy, key=lambda option: (not option.model.turn_over, option.model.awake_since))
+        yield from [_Option(m, m.kv_used, "forget", math.inf) for m in others if _busy(m) and m.awake]
 
     def _idle_option(self, model: Model) -> _Option:
-        return _Option(model, _gain(model), at=model.awake_since + self.min_awake)
+        """One whose time is over anyway need not serve its least."""
+        return _Option(model, _gain(model), at=self.now if model.due else model.awake_since + self.min_awake)
 
-    def _price(self, model: Model) -> float:
-        """Bytes to bring back for each second that it was not used."""
-        return model.weights_bytes / max(self.now - model.last_used, 1e-3)
+    def _loss(self, model: Model) -> float:
+        """By the ranking, at the level at which it would sleep to make room."""
+        deep = self.shared or model.parked or model.preferred_level == 2
+        return self.ranking(model, self.now, 2 if deep or self._parking(model) > self.host_room else 1)
 
     def _take(self, options: list[_Option], cause: Cause) -> None:
         """Do what can be done at once. Who goes to sleep need not be trimmed before."""
-        sleepers = {option.model.name for option in options if not option.trim}
+        sleepers = {option.model.name for option in options if option.way == "sleep"}
         self.room += sum(option.gain for option in options)
         self.claimed.update(option.model.name for option in options)
         for option in options:
             model = option.model
-            if not option.trim:
-                self.actions.extend(self._sleep(model, "turn" if model.turn_over else cause))
+            if option.way == "sleep":
+                self.actions.extend(
+                    self._sleep(model, "turn" if model.turn_over and cause == "room" else cause)
+                )
             elif model.name not in sleepers:
-                self.actions.append(TrimKv(model.name))
+                self.actions.append(TrimKv(model.name) if option.way == "trim" else ForgetKv(model.name))
 
     def _wait_for(self, options: list[_Option], waiting: Model) -> None:
-        """Some of what is needed is busy: end its turn when it has had it."""
+        """Some of what is needed is busy: end its turn when it has had it, then suspend it."""
         self.room += sum(option.gain for option in options)
         self.claimed.update(option.model.name for option in options)
+        forgetful = {option.model.name for option in options if option.way == "forget"}
+        for model in {
+            option.model.name: option.model for option in options if option.at == math.inf
+        }.values():
+            if not model.moving:
+                action, at = self._end_of_turn(model, waiting, keep_kv=model.name not in forgetful)
+                if at <= self.now:
+                    self.actions.append(action)
+                    at = self.now + _GRACE * self.turn
+                self._ask_again(at)
         for option in options:
-            model = option.model
             if option.at < math.inf:
                 self._ask_again(option.at)
-            elif not model.moving and not model.turn_over:
-                turn_ends = (waiting.waiting_since or self.now) + self.turn
-                if turn_ends <= self.now:
-                    self.actions.append(EndTurn(model.name))
-                else:
-                    self._ask_again(turn_ends)
+
+    def _end_of_turn(self, model: Model, waiting: Model, *, keep_kv: bool) -> tuple[Action, float]:
+        """What comes next for a busy model, and when."""
+        if not model.turn_over:
+            began = max(waiting.waiting_since or self.now, model.awake_since)
+            return EndTurn(model.name), max(began + self.turn, model.awake_since + self.min_awake)
+        level, pushed = self.level_for(model, 2 if self.shared else model.preferred_level)
+        suspend = Suspend(model.name, 2 if pushed else level, keep_kv)
+        return suspend, model.turn_ended_at + _GRACE * self.turn
 
     def _ask_again(self, at: float) -> None:
         if at > self.now:
@@ -202,12 +262,12 @@ class _Planner:
             missing -= other.host_bytes
         return (2, []) if missing > 0 else (1, pushed)
 
-    def _colder_than(self, model: Model) -> Iterator[Model]:
-        for other in sorted(self.models, key=lambda m: m.last_used):
-            if other.last_used >= model.last_used:
-                return
-            if other.parked and _may_move(other) and other.waiting_since is None and other is not model:
-                yield other
+    def _colder_than(self, model: Model) -> list[Model]:
+        """Parked ones with less to lose, the least first."""
+        parked = [m for m in self.models if m.parked and _may_move(m) and m.waiting_since is None]
+        losses = {m.name: self.ranking(m, self.now, 2) for m in (model, *parked)}
+        parked.sort(key=lambda m: (losses[m.name], m.last_used))
+        return [m for m in parked if m is not model and losses[m.name] < losses[model.name]]
 
     def _sleep(self, model: Model, cause: Cause) -> Iterator[Action]:
         """Its sleep; or first the deepening of those that must make way for its parked weights."""
@@ -268,5 +328,6 @@ def _busy(model: Model) -> bool:
 
 
 def _gain(model: Model) -> int:
-    """What its sleep gives beyond trimming its KV."""
-    return model.movable_bytes - (model.kv_unused if _trimmable(model) else 0)
+    """What its sleep gives beyond trimming its KV, and beyond what its requests keep when suspended."""
+    kept = model.kv_used if model.active and model.awake and not model.moving else 0
+    return model.movable_bytes - kept - (model.kv_unused if _trimmable(model) else 0)

@@ -9,6 +9,7 @@ awaits, so nothing here needs a lock.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 from collections.abc import Awaitable, Callable
@@ -35,10 +36,12 @@ from gateway.fleet.events import Events, Transition, WakeRecord
 from gateway.fleet.lease import Lease, Ticket
 from gateway.fleet.queue import NO_TAGS, Queue
 from gateway.fleet.state import Cause, State
+from gateway.fleet.usage import Usage
 
 logger = logging.getLogger("dormouse.fleet")
 
 NO_REPORT = TransitionReport(seconds=0.0, bytes=0)
+_leavings = itertools.count(1)
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +50,8 @@ class Drain:
 
     cause: Cause
     level: Level | None
+    keep_kv: bool | None = None
+    """Not when nothing is in flight any more: what is gets suspended, with its KV or without."""
     committed: bool = False
     """The engine has been told; there is no way back."""
     done: asyncio.Future[Level] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -79,6 +84,8 @@ class ServedModel:
         self.engine: Engine | None = None
         self.device: str | None = None
         self.loaded = False
+        self.estimate: Estimate | None = None
+        """What its files' headers tell, before it is loaded."""
         self.queue = Queue(config.name, config.max_running)
         self.drain: Drain | None = None
         self.operation: asyncio.Task[None] | None = None
@@ -87,20 +94,26 @@ class ServedModel:
         self.shortage = 0
         """What the engine found missing for a wake that should have fitted."""
         self.kv_in_use = 0
+        self.gone: Callable[[], ApiError] | None = None
+        """Why it is served no more: it finishes what is in flight, and closes."""
+        self.closed = False
         self.last_wake: WakeRecord | None = None
         self.last_error: str | None = None
         self.device_error: str | None = None
-        self.last_used = self.idle_since = self.awake_since = -math.inf
+        self.suspended = False
+        """What is in flight goes on with the next wake."""
+        self.usage = Usage()
+        self.last_used = self.idle_since = self.awake_since = self.turn_ended_at = -math.inf
         self.state_since = now()
         self._open_engine = open_engine
         self._now = now
         self._events = events
         self._changed = changed
         self._opening: asyncio.Task[None] | None = None
-        self._estimate: Estimate | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._released = asyncio.Event()
         self._keep_alive: float | None = None
         self._cool_down = CoolDown()
-        self._turn_ended_at = -math.inf
         self._waking_seconds = 0.0
 
     # What can be seen
@@ -117,12 +130,21 @@ class ServedModel:
     @property
     def moving(self) -> bool:
         """Something is under way that ends by itself."""
-        return self.operation is not None or (self.drain is not None and self.drain.level is not None)
+        return (
+            self.operation is not None
+            or self.leaving
+            or (self.drain is not None and self.drain.level is not None)
+        )
+
+    @property
+    def leaving(self) -> bool:
+        """It is served no more, and nothing is in flight that would keep it."""
+        return self.gone is not None and not self.queue.active
 
     @property
     def needs_plan(self) -> bool:
         """It waits for something that others may give it."""
-        return bool(self.drain or (self.queue.waiting and self.state is not State.AWAKE))
+        return bool(self.drain or (self.state is not State.AWAKE and self.waiting_since is not None))
 
     @property
     def at_rest(self) -> bool:
@@ -134,19 +156,22 @@ class ServedModel:
             or self.drain
             or self.held
             or self.level == 1
+            or (self.gone and not self.closed)
         )
 
     @property
     def waiting_since(self) -> float | None:
         """Since when it has waited for its turn, if anybody waits for it."""
+        if self.suspended and self.queue.active:
+            return self.turn_ended_at
         since = self.queue.since
-        return None if since is None else max(since, self._turn_ended_at)
+        return None if since is None else max(since, self.turn_ended_at)
 
     @property
     def weights_bytes(self) -> int:
         """Their size, wherever they are."""
         footprint = self.footprint()
-        estimated = self._estimate.weights_bytes if self._estimate else 0
+        estimated = self.estimate.weights_bytes if self.estimate else 0
         return max(footprint.weights, footprint.host_copy, estimated)
 
     @property
@@ -179,10 +204,14 @@ class ServedModel:
         if self.queue.queued >= self.config.max_waiting:
             raise QueueFull(f"{self.queue.queued} requests are waiting for {self.name}", retry_after=1.0)
         self._keep_alive = keep_alive
+        if not self.queue.in_flight:
+            self.usage.asked_after(self._now() - self.last_used)
         return self.ask("request", self.config.max_wait)
 
     def ask(self, cause: Cause, max_wait: float, tags: frozenset[Tag] = ALL_TAGS) -> Ticket:
         """Somebody wants it awake. Only a request stays when it has been granted."""
+        if self.gone:
+            raise self.gone()
         if self.drain and self.drain.can_be_rescued:
             self.resume()
         now = self._now()
@@ -202,6 +231,7 @@ class ServedModel:
     def release(self, ticket: Ticket) -> None:
         """It has gone, from wherever it was."""
         if self.queue.leave(ticket):
+            self._released.set()
             self.last_used = self.idle_since = self._now()
             self.kv_in_use = 0
             self._admit()
@@ -213,12 +243,14 @@ class ServedModel:
 
     async def opened(self) -> Engine:
         """The engine, opened once for all who ask. Raises ModelWakeFailed."""
-        if self.engine is None and self._opening is None:
+        if self.engine is None and self._opening is None and not self.gone:
             if self.cooling_seconds:
                 raise self._wake_failed()
             self._opening = asyncio.create_task(self._open())
         if self._opening:
             await asyncio.shield(self._opening)
+        if self.gone:
+            raise self.gone()
         if self.engine is None:
             raise self._wake_failed()
         return self.engine
@@ -246,6 +278,19 @@ class ServedModel:
         self._sleep_when_drained()
         return drain
 
+    def suspend(self, level: Level, bytes_asleep: int, *, keep_kv: bool) -> None:
+        """Go to sleep at the end of the step under way. What is in flight goes on with the next wake."""
+        self.drain = Drain("turn", level, keep_kv)
+        self.target_bytes = bytes_asleep + (self.footprint().kv if keep_kv else 0)
+        self.turn_ended_at = self._now()
+        self._sleep_when_drained()
+
+    def forget_kv(self) -> None:
+        """Of what is suspended."""
+        footprint = self.footprint()
+        self.target_bytes = footprint.device - footprint.kept
+        self._operate(self._forget_kv)
+
     def trim_kv(self) -> None:
         self.target_bytes = self.footprint().device
         self._operate(self._trim_kv)
@@ -253,7 +298,7 @@ class ServedModel:
     def end_turn(self) -> None:
         """Admit nobody any more; what comes next is decided when it has drained."""
         self.drain = Drain("turn", None)
-        self._turn_ended_at = self._now()
+        self.turn_ended_at = self._now()
         self._enter(State.DRAINING, "turn")
 
     def resume(self) -> None:
@@ -270,6 +315,9 @@ class ServedModel:
         self.shortage = 0
         self._enter(State.FAILED, "failure")
         self.queue.turn_away(self._wake_failed)
+        if self.suspended:
+            self.suspended = False
+            self.queue.abort(self._wake_failed)
 
     def settle(self) -> None:
         """No wake followed the preparations: there was no room yet."""
@@ -281,7 +329,39 @@ class ServedModel:
         while self.operation:
             await asyncio.wait([self.operation])
 
+    def try_again(self) -> None:
+        """After a failure: end the cool-down and adopt the files as they are now."""
+        if self.state is State.FAILED and not self.moving and not self.queue.active:
+            self.target_bytes = self.footprint().device
+            self._operate(self._adopt_files)
+
+    def dismiss(self, why: Callable[[], ApiError]) -> None:
+        """Serve it no more: refuse all who wait, and whoever comes. Another one may have its name now.
+        ``leave`` is to follow."""
+        self.gone = why
+        self.name = f"{self.name} (leaving {next(_leavings)})"
+        self.queue.turn_away(why)
+
+    async def leave(self) -> None:
+        """Close when what is in flight and what is under way is over."""
+        while self.queue.active:
+            self._released.clear()
+            await self._released.wait()
+        while under_way := self._opening or self.operation:
+            await asyncio.wait([under_way])
+        began, size = self._now(), self.footprint().device
+        await self.close()
+        if self.state is not State.COLD:
+            self._enter(State.COLD, "config", self._now() - began, size)
+
     async def close(self) -> None:
+        """Give everything back, once; what is under way is cut."""
+        self._closing = self._closing or asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    # How it does it
+
+    async def _close(self) -> None:
         if self.drain and not self.drain.committed:
             self.drain.fail(ApiError(f"{self.name} is closed"))
             self.drain = None  # or it would begin when what is under way has ended
@@ -291,8 +371,8 @@ class ServedModel:
         await asyncio.gather(*under_way, return_exceptions=True)
         if self.engine:
             await self.engine.close()
-
-    # How it does it
+        self.engine = self.level = None
+        self.held, self.loaded, self.closed = NO_TAGS, False, True
 
     def _operate(self, work: Callable[[], Awaitable[None]]) -> None:
         assert self.operation is None, f"{self.name}: two operations at once"
@@ -301,8 +381,8 @@ class ServedModel:
     async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
-        except ModelWakeFailed:
-            pass  # it could not be opened, and all is said
+        except ApiError:
+            pass  # it could not be opened, or is served no more, and all is said
         except OutOfMemory as error:
             self.fail(f"not enough memory: {error}")
         except CheckpointError as error:
@@ -323,7 +403,7 @@ class ServedModel:
     async def _open(self) -> None:
         try:
             opened = await asyncio.to_thread(self._open_engine, self.config)
-            self.engine, self.device, self._estimate = opened.engine, opened.device, opened.estimate
+            self.engine, self.device, self.estimate = opened.engine, opened.device, opened.estimate
         except CheckpointError as error:
             logger.error("%s: %s", self.name, error)
             self.fail(error.reason)
@@ -365,8 +445,11 @@ class ServedModel:
         self.shortage = 0
         self._cool_down.clear()
         if self.held == ALL_TAGS:
+            await self.engine.resume()
+            self.suspended = False
             self.level = None
             self.awake_since = self._now()
+            self.usage.woken(level or 2, self.weights_bytes, seconds)
             self.last_used = max(self.last_used, self.awake_since)
             self._enter(State.AWAKE, cause, seconds, report.bytes)
         else:
@@ -376,19 +459,37 @@ class ServedModel:
         drain = self.drain
         if drain is None or drain.level is None:
             return  # rescued
-        assert self.engine is not None and not self.queue.active
+        assert self.engine is not None
         drain.committed = True
         began, level = self._now(), drain.level
         try:
+            if drain.keep_kv is not None and self.queue.active:
+                await self.engine.suspend(keep_kv=drain.keep_kv)
+                self.suspended = True
+            assert self.suspended or not self.queue.active
             report = await self.engine.sleep(level)
         except BaseException:
-            self.drain = None
+            self.drain, self.held = None, NO_TAGS  # nobody knows what is left: only a wake makes it whole
             drain.fail(ApiError(f"{self.name} could not be put to sleep"))
             raise
         self.drain = None
         self.held, self.level, self.kv_in_use = NO_TAGS, level, 0
         self._rest(drain.cause, self._now() - began, report.bytes)
         drain.done.set_result(level)
+
+    async def _forget_kv(self) -> None:
+        assert self.engine is not None
+        await self.engine.suspend(keep_kv=False)
+
+    async def _adopt_files(self) -> None:
+        self._cool_down.clear()
+        self.last_error = None
+        if self.engine and self.loaded:
+            await self.engine.reload_weights()
+        elif self.engine:
+            engine, self.engine = self.engine, None  # what it has read may be what was wrong
+            await engine.close()
+        self._rest("config")
 
     async def _trim_kv(self) -> None:
         assert self.engine is not None
@@ -405,11 +506,15 @@ class ServedModel:
             self.last_used = self._now()
 
     def _sleep_when_drained(self) -> None:
-        if self.drain and self.drain.level and not self.queue.active and self.operation is None:
+        if self.drain is None or self.drain.level is None or self.operation is not None:
+            return
+        if not self.queue.active or self.suspended or self.drain.keep_kv is not None:
             self._operate(self._sleep)
 
     def _cause(self) -> Cause:
-        return self.queue.waiting[0].cause if self.queue.waiting else "request"
+        if self.queue.waiting:
+            return self.queue.waiting[0].cause
+        return "turn" if self.suspended else "request"
 
     def _wake_failed(self) -> ModelWakeFailed:
         return ModelWakeFailed(

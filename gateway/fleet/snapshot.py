@@ -8,6 +8,7 @@ from typing import Literal
 
 from engine import Level
 from gateway.fleet.state import State
+from gateway.fleet.usage import DEFAULT_RATES, NO_GAPS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +29,11 @@ class Model:
     """While moving: what it holds on the device afterwards."""
     device_bytes: int = 0
     residue_bytes: int = 0
-    """Stays on the device however deep it sleeps."""
+    """Stays on the device however deep it sleeps, the KV that its suspended requests keep apart."""
     weights_bytes: int = 0
     kv_unused: int = 0
+    kv_used: int = 0
+    """While asleep: what its suspended requests keep."""
     host_bytes: int = 0
     """Counts against the host limit now."""
     to_wake: int = 0
@@ -42,6 +45,10 @@ class Model:
     waiting_since: float | None = None
     last_used: float = -math.inf
     awake_since: float = -math.inf
+    gaps: tuple[float, ...] = NO_GAPS
+    wake_rates: tuple[float, float] = DEFAULT_RATES
+    """Both as in ``Usage``."""
+    turn_ended_at: float = -math.inf
     begun: bool = False
     """Its first wake has begun, and is as far as it comes without memory on the device."""
     due: bool = False
@@ -65,8 +72,9 @@ class Model:
 
     @property
     def movable_bytes(self) -> int:
-        """What level 2 gives back to the device."""
-        return max(0, (self.target_bytes if self.moving else self.device_bytes) - self.residue_bytes)
+        """What level 2 gives back to the device; KV that suspended requests keep is not part of it."""
+        held = self.target_bytes if self.moving else self.device_bytes
+        return max(0, held - self.residue_bytes - (0 if self.awake else self.kv_used))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,9 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-Cause = Literal["request", "preload", "manual", "idle", "deepen", "room", "turn", "memory", "failure"]
+Cause = Literal[
+    "request", "preload", "manual", "idle", "deepen", "room", "turn", "memory", "failure", "config"
+]
 """``deepen``: asleep at level 1 for long; ``room``: another model needs the memory; ``turn``: another model's
-turn has come; ``memory``: more is held than allowed; ``failure``: something went wrong."""
+turn has come; ``memory``: more is held than allowed; ``failure``: something went wrong; ``config``: the
+configuration has changed."""

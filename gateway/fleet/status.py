@@ -35,6 +35,8 @@ class ModelStatus:
     packed_bytes: int
     """Of the weights, what lies as the device's matmul likes it, in its own place."""
     residue_bytes: int
+    to_wake_bytes: int
+    """What a wake would add on the device; of a model never loaded, what its files' headers tell."""
     max_model_len: int | None
     pinned: bool
     last_wake: WakeRecord | None
@@ -60,6 +62,7 @@ def status_of(model: ServedModel, now: float) -> ModelStatus:
         kv_bytes=footprint.kv,
         packed_bytes=footprint.packed,
         residue_bytes=footprint.residue,
+        to_wake_bytes=footprint.to_wake,
         max_model_len=model.engine.info.max_model_len if model.engine else None,
         pinned=model.config.pinned,
         last_wake=model.last_wake,

@@ -8,6 +8,8 @@ from gateway.fleet.state import State
 
 
 def seen_by_policy(model: ServedModel, now: float) -> Model:
+    if model.leaving:
+        return _leaving(model)
     footprint = model.footprint()
     return Model(
         name=model.name,
@@ -22,6 +24,7 @@ def seen_by_policy(model: ServedModel, now: float) -> Model:
         residue_bytes=footprint.residue,
         weights_bytes=model.weights_bytes,
         kv_unused=max(0, footprint.kv - model.kv_in_use),
+        kv_used=min(footprint.kv, model.kv_in_use) if model.held else footprint.kept,
         host_bytes=footprint.host_copy,
         to_wake=footprint.to_wake,
         shortage=model.shortage,
@@ -29,6 +32,22 @@ def seen_by_policy(model: ServedModel, now: float) -> Model:
         waiting_since=model.waiting_since,
         last_used=now if model.queue.active else model.last_used,
         awake_since=model.awake_since,
+        gaps=model.usage.gaps,
+        wake_rates=model.usage.wake_rates,
+        turn_ended_at=model.turn_ended_at,
         begun=model.begun,
         due=model.is_due(),
+    )
+
+
+def _leaving(model: ServedModel) -> Model:
+    """Nothing can be asked of it, and it will give back all that it holds."""
+    footprint = model.footprint()
+    return Model(
+        name=model.name,
+        state=model.state,
+        moving=True,
+        device_bytes=footprint.device,
+        weights_bytes=model.weights_bytes,
+        host_bytes=footprint.host_copy,
     )

@@ -27,10 +27,14 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = directory / "server.log"
         self._config = directory / "config.toml"
-        self._config.write_text(f"[server]\nport = {self.port}\n{config}")
+        self.configure(config)
         self._environment = {**os.environ, **environment}
         self.process: subprocess.Popen[bytes] | None = None
         self.http = httpx.Client(base_url=self.url, timeout=60)
+
+    def configure(self, config: str) -> None:
+        """Write the config file; what comes before its first section belongs to [server]."""
+        self._config.write_text(f"[server]\nport = {self.port}\n{config}")
 
     def start(self) -> None:
         command = [DORMOUSE, "serve", "--config", str(self._config)]

@@ -35,9 +35,7 @@ class ScarceMemory(SystemMemory):
         real = super().state()
         if self.left is None:
             return real
-        return MemoryState(
-            total=real.total, available=max(0, self.left - self._claimed), shared_with_host=True
-        )
+        return MemoryState(total=real.total, available=self.left, shared_with_host=True)
 
 
 @pytest.fixture

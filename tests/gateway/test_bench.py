@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec import convert
 
 from gateway.bench.switch import MODES
+from gateway.simulate.costs import Costs
 from tests.bench.random_checkpoint import write_checkpoint
 
 DORMOUSE = Path(sys.executable).with_name("dormouse")
@@ -44,6 +46,10 @@ def test_each_mode_is_measured_both_ways_and_compared_with_cold_starts(checkpoin
     assert not [line for line in table if line.endswith("...")]
 
     result = json.loads(last)
+    costs = convert(result["costs"], Costs, str_keys=True)
+    assert min(costs.tokens_per_second.values()) > 0
+    assert costs.level_1.bytes_per_second is None
+    assert costs.level_2.bytes_per_second and costs.weights_bytes
     switches = {(row["mode"], row["model"]): row for row in result["switches"]}
     assert len(result["switches"]) == len(switches)
     assert set(switches) == set(itertools.product((mode.name for mode in MODES), checkpoints))

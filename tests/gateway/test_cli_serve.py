@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from gateway import cli
-from gateway.commands import CommandError
-from gateway.commands.serve import configuration
+from gateway.commands.serve import config_source
 from gateway.config import NEVER, Config, Size
+from gateway.config_file import ConfigError
 
 FILE = """
 [server]
@@ -31,13 +31,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def configured(*words: str) -> Config:
-    return configuration(cli.parser().parse_args(["serve", *words]))
+    return config_source(cli.parser().parse_args(["serve", *words])).read()
 
 
 def refused(*words: str) -> str:
-    with pytest.raises(CommandError) as raised:
+    with pytest.raises(ConfigError) as raised:
         configured(*words)
-    assert raised.value.exit_code == 2
     return str(raised.value)
 
 
@@ -94,7 +93,14 @@ def test_what_cannot_be_served_is_refused_in_one_line(home: Path) -> None:
     assert "two models of this name" in refused("here", "here")
     assert refused("--config", "none.toml") == "none.toml: no such file"
     (home / "config.toml").write_text("[server]\nport = 9000")
-    assert "no model to serve" in refused()
+    assert refused() == "config.toml: models: none; add a [models.NAME] section with a path"
+
+
+def test_what_cannot_be_served_is_said_and_leaves_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["serve", "--config", "none.toml"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "none.toml: no such file\n"
 
 
 @pytest.mark.parametrize(

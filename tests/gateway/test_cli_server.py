@@ -80,13 +80,13 @@ def test_a_second_signal_exits_at_once() -> None:
         assert gateway.exit_code() == 128 + signal.SIGTERM
 
 
-def test_a_hangup_changes_nothing() -> None:
+def test_a_hangup_without_a_file_changes_nothing() -> None:
     with running("fake/quick") as gateway:
         gateway.signal(signal.SIGHUP)
         assert gateway.get("/ready").status_code == 200
         gateway.signal(signal.SIGTERM)
         assert gateway.exit_code() == 0
-        assert "SIGHUP" in gateway.log()
+        assert "SIGHUP: there is no config file to read again" in gateway.log()
 
 
 def test_a_failed_device_ends_the_stream_and_the_process() -> None:

@@ -20,6 +20,7 @@ cors_origins = ["http://example.com"]
 max_body = "1MiB"
 drain_timeout = "5s"
 stall_timeout = 20
+watch_config = true
 
 [sleep]
 idle_timeout = "1m"
@@ -101,6 +102,7 @@ def test_every_key_reaches_the_configuration(home: Path, monkeypatch: pytest.Mon
             max_body=2**20,
             drain_timeout=5.0,
             stall_timeout=20.0,
+            watch_config=True,
         ),
         memory=MemoryConfig(device_limit=Size(bytes=8 * 2**30), host_limit=Size(share=0.5)),
         turns=TurnConfig(min_awake=1.0, turn=2.0),

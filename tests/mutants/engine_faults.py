@@ -17,6 +17,7 @@ from engine.blocks import BlockPool
 from engine.checkpoint import Fingerprint
 from engine.chunk import StepBudget
 from engine.device import Device
+from engine.embedding.stepper import EmbeddingStepper
 from engine.engine import TorchEngine
 from engine.free_ids import FreeIds
 from engine.kv_cache import KVCache
@@ -27,8 +28,10 @@ from engine.prefix_cache import PrefixCache
 from engine.runner import Runner
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
+from engine.stepping import GenerationStepper
 from engine.stream import DeltaStream
 from engine.tokenizer import IncrementalDecoder, StopMatcher
+from engine.types import MemoryState
 from engine.weights import Weights
 
 Fault = Callable[[pytest.MonkeyPatch], None]
@@ -151,6 +154,19 @@ def file_cache_counts_as_used(monkeypatch: pytest.MonkeyPatch) -> None:
 @caught_by("memory/test_system.py::test_the_tightest_of_the_parents_counts")
 def parents_limits_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     change_result(monkeypatch, SystemMemory, "_cgroups", lambda found: list(found)[:1])
+
+
+@caught_by("memory/test_system.py::test_over_the_limit_is_less_than_nothing_and_claims_nothing")
+def being_over_the_limit_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bounded(state: MemoryState) -> MemoryState:
+        return dataclasses.replace(state, available=max(0, state.available))
+
+    change_result(monkeypatch, SystemMemory, "state", bounded)
+
+
+@caught_by("memory/test_system.py::test_what_is_touched_of_a_claim_is_taken_off_once")
+def what_is_touched_of_a_claim_is_taken_off_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SystemMemory, "_held", lambda self: 0)
 
 
 # Scheduling
@@ -328,12 +344,85 @@ def those_who_left_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @caught_by("test_generate.py::test_an_answer_ends_at_the_models_length[1000]")
 def answers_outgrow_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TorchEngine, "_within_reach", lambda self, request: request)
+    monkeypatch.setattr("engine.engine.within_reach", lambda info, request: request)
 
 
 @caught_by("test_generate.py::test_a_failing_step_ends_its_sequences_and_the_next_one_works")
 def a_failed_sequence_keeps_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scheduler, "_release", lambda self, sequence: None)
+
+
+# Suspended answers
+
+
+@caught_by("test_suspend.py::test_kept_sequences_go_on_bit_by_bit[llama-1]")
+def sleep_takes_what_the_suspended_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trim(self: KVCache, keep: int = 0) -> int:
+        for number in sorted(self.memory.committed):
+            self.memory.release(number)
+            self.memory.commit(number)
+        return 0
+
+    monkeypatch.setattr(KVCache, "trim", trim)
+
+
+@caught_by("test_suspend.py::test_the_same_is_said_wherever_it_was_suspended[after_8-1-True]")
+def sleep_ends_the_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = TorchEngine._release
+
+    def release(self: TorchEngine, level: Any) -> int:
+        self._end_all("the model was put to sleep")
+        return real(self, level)
+
+    monkeypatch.setattr(TorchEngine, "_release", release)
+
+
+@caught_by("test_suspend.py::test_a_chunk_in_the_making_is_given_up[True]")
+def a_chunk_in_the_making_outlives_its_suspension(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Scheduler.suspend
+
+    def suspend(self: Scheduler, *, keep_kv: bool) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Scheduler, "end_prefill", lambda self: None)
+            real(self, keep_kv=keep_kv)
+
+    monkeypatch.setattr(Scheduler, "suspend", suspend)
+
+
+@caught_by("test_suspend.py::test_who_leaves_gives_memory_back_without_a_wake[1-True]")
+def who_leaves_while_suspended_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = GenerationStepper.has_work
+    work = property(lambda self: not self.suspended and real.fget(self))  # type: ignore[misc]
+    monkeypatch.setattr(GenerationStepper, "has_work", work)
+
+
+@caught_by("test_suspend.py::test_who_leaves_gives_memory_back_without_a_wake[1-True]")
+def who_left_while_suspended_leaves_memory_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = GenerationStepper.step
+    step = lambda self: self._collect() if self.suspended else real(self)  # noqa: E731
+    monkeypatch.setattr(GenerationStepper, "step", step)
+
+
+@caught_by("test_suspend.py::test_kept_memory_gives_way_to_another_engine_that_runs")
+def the_suspended_never_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KVCache, "_take_from_parked", lambda self: None)
+
+
+@caught_by("test_suspend.py::test_a_limit_of_its_own_costs_the_suspended_nothing_and_is_not_waited_for")
+def the_suspended_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = property(lambda self: any(one.used_blocks for one in self._siblings if one is not self))
+    monkeypatch.setattr(KVCache, "waits_for_siblings", waits)
+
+
+@caught_by("test_suspend.py::test_no_memory_for_a_wake_takes_nothing_and_loses_nothing")
+def a_wake_leaves_no_room_for_the_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = KVCache.park
+    monkeypatch.setattr(KVCache, "park", lambda self, least, give_up: real(self, 1, give_up))
+
+
+@caught_by("test_suspend.py::test_embeddings_are_finished")
+def embeddings_are_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EmbeddingStepper, "suspend", lambda self, keep_kv: True)
 
 
 @caught_by("test_device.py::test_a_prompt_lets_another_engine_go_first_behind_any_layer")

@@ -261,6 +261,56 @@ def keep_alive_pins(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+# Suspended
+
+
+@breaks(rules.what_is_busy_after_its_turn_is_suspended_and_goes_on_later)
+def what_is_busy_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    never(monkeypatch, actions.Suspend)
+
+
+@breaks(rules.who_is_suspended_gets_turns_of_its_own)
+def a_turn_begins_before_the_wake(monkeypatch: pytest.MonkeyPatch) -> None:
+    see_otherwise(monkeypatch, lambda m: replace(m, awake_since=-math.inf))
+
+
+@breaks(rules.nobody_is_woken_for_a_suspended_request_that_has_left)
+def who_was_suspended_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    since = ServedModel.waiting_since.fget
+    assert since is not None
+
+    def waiting(self: ServedModel) -> float | None:
+        return self.turn_ended_at if self.suspended else since(self)
+
+    monkeypatch.setattr(ServedModel, "at_rest", False)
+    monkeypatch.setattr(ServedModel, "waiting_since", property(waiting))
+
+
+@breaks(rules.suspended_requests_end_with_an_error_when_their_model_cannot_be_woken)
+def suspended_requests_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Queue, "abort", lambda self, error: None)
+
+
+@breaks(rules.what_is_suspended_keeps_its_kv_while_there_is_room)
+def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    suspend = ServedModel.suspend
+
+    def forget(self: ServedModel, level: Level, bytes_asleep: int, *, keep_kv: bool) -> None:
+        suspend(self, level, bytes_asleep, keep_kv=False)
+
+    monkeypatch.setattr(ServedModel, "suspend", forget)
+
+
+@breaks(rules.a_suspended_sleeper_may_sleep_deeper)
+def who_is_suspended_sleeps_deep_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    put_to_sleep = Fleet._put_to_sleep
+
+    async def stay(self: Fleet, model: ServedModel, level: Level | None, mode: Any) -> Level:
+        return 1 if model.suspended else await put_to_sleep(self, model, level, mode)
+
+    monkeypatch.setattr(Fleet, "_put_to_sleep", stay)
+
+
 # Looking
 
 
@@ -417,4 +467,9 @@ def parked_sleepers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @breaks(rules.the_least_useful_idle_model_makes_room)
 def the_last_used_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy._Planner, "_price", lambda self, model: -model.last_used)
+    monkeypatch.setattr(policy._Planner, "_loss", lambda self, model: -model.last_used)
+
+
+@breaks(rules.memory_that_others_take_costs_the_coldest_sleepers_first)
+def nobody_looks_at_what_the_system_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fleet, "_look_at_memory", lambda self: None)

@@ -20,9 +20,17 @@ class FakeRoot:
 
     def __init__(self, path: Path, *, total: int = 64 * GIB, available: int = 40 * GIB) -> None:
         self.path = path
-        numbers = f"MemTotal: {total // 1024} kB\nMemFree: 1 kB\nMemAvailable: {available // 1024} kB\n"
-        self.write("proc/meminfo", numbers + "HugePages_Total: 0\n")
+        self._total = total
+        self.available(available)
         self._mounts = ["21 1 0:19 / /proc rw,nosuid - proc proc rw"]
+
+    def available(self, size: int) -> None:
+        numbers = f"MemTotal: {self._total // 1024} kB\nMemFree: 1 kB\nMemAvailable: {size // 1024} kB\n"
+        self.write("proc/meminfo", numbers + "HugePages_Total: 0\n")
+
+    def holds(self, size: int) -> None:
+        """Anonymous memory of the process itself."""
+        self.write("proc/self/statm", f"{2 * size // 4096} {size // 4096 + 100} 100 1 0 1 0\n")
 
     def write(self, path: str, text: str) -> None:
         file = self.path / path
@@ -67,4 +75,4 @@ class FakeRoot:
 
     def expect(self, total: int, available: int) -> None:
         state = self.memory.state()
-        assert (state.total, state.available) == (total, max(0, available - reserve(total)))
+        assert (state.total, state.available) == (total, available - reserve(total))

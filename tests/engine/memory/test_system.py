@@ -120,10 +120,13 @@ def test_both_versions_at_once(root: FakeRoot) -> None:
     root.expect(4 * GIB, 3 * GIB)
 
 
-def test_over_the_limit_is_nothing_left_not_less(root: FakeRoot) -> None:
+def test_over_the_limit_is_less_than_nothing_and_claims_nothing(root: FakeRoot) -> None:
     root.v2("/app")
     root.limit_v2("/app", 1 * GIB, 2 * GIB)
-    assert root.memory.state().available == 0
+    assert root.memory.state().available == -1 * GIB - reserve(1 * GIB)
+    with pytest.raises(OutOfMemory) as caught, root.memory.claim(1):
+        pass
+    assert caught.value.available == 0
 
 
 def test_a_group_that_is_just_being_taken_down_is_passed_over(root: FakeRoot) -> None:
@@ -136,7 +139,8 @@ def test_a_group_that_is_just_being_taken_down_is_passed_over(root: FakeRoot) ->
 
 def test_the_reserve_is_bounded() -> None:
     assert reserve(1000 * GIB) == 256 * 2**20
-    assert reserve(1 * GIB) == int(0.02 * GIB)
+    assert reserve(4 * GIB) == int(0.08 * GIB)
+    assert reserve(1 * GIB) == 32 * 2**20
 
 
 def test_this_machine() -> None:
@@ -156,15 +160,32 @@ def test_a_claim_counts_until_it_ends(root: FakeRoot) -> None:
     memory = root.memory
     free = memory.state().available
     with memory.claim(3 * GIB):
-        assert memory.state().available == free - 3 * GIB
         with pytest.raises(OutOfMemory) as caught, memory.claim(free):
             pass
         assert (caught.value.needed, caught.value.available) == (free, free - 3 * GIB)
-        with memory.claim(free - 3 * GIB):
-            assert memory.state().available == 0
+        with memory.claim(free - 3 * GIB), pytest.raises(OutOfMemory), memory.claim(1):
+            pass
     with pytest.raises(RuntimeError), memory.claim(free):
         raise RuntimeError
-    assert memory.state().available == free
+    with memory.claim(free):
+        pass
+
+
+def test_what_is_touched_of_a_claim_is_taken_off_once(root: FakeRoot) -> None:
+    root.holds(1 * GIB)
+    memory = root.memory
+    free = memory.state().available
+    with memory.claim(3 * GIB):
+        root.holds(3 * GIB)
+        root.available(40 * GIB - 2 * GIB)
+        with memory.claim(free - 3 * GIB), pytest.raises(OutOfMemory), memory.claim(1):
+            pass
+        with pytest.raises(OutOfMemory), memory.claim(free - 3 * GIB + 1):
+            pass
+    root.holds(4 * GIB)
+    root.available(37 * GIB)
+    with memory.claim(free - 3 * GIB), pytest.raises(OutOfMemory), memory.claim(1):
+        pass
 
 
 def test_claims_at_once_never_exceed_what_is_there(root: FakeRoot) -> None:

@@ -42,7 +42,7 @@ def build(server: ServerConfig | None = None, **alpha: Any) -> Gateway:
     )
     config = Config(server=server or ServerConfig(), models=models)
     fleet = Fleet(config, SchedulerTimers(), backend=ScriptedBackend(scripts))
-    return Gateway(create_app(fleet, config), fleet, scripts["/alpha"], scripts["org/beta"])
+    return Gateway(create_app(fleet), fleet, scripts["/alpha"], scripts["org/beta"])
 
 
 @asynccontextmanager

@@ -185,7 +185,8 @@ async def what_cannot_fit_alone_is_refused_with_numbers() -> None:
         await w.advance(0.1)
         error = asked.exception()
         assert isinstance(error, ModelWakeFailed)
-        assert "2010 MiB needed" in error.message
+        assert "needs 2.0 GiB" in error.message
+        assert "allows 1.0 GiB" in error.message
         assert w.state("b") == AWAKE, "nobody is put to sleep for nothing"
         assert w.calls("a", "wake") == 0
 
@@ -332,10 +333,12 @@ async def newcomers_to_a_drain_for_another_wait_for_their_turn() -> None:
         await w.advance(0.1)
         assert before.done() is False
         assert w.fleet.status_of("a").queued == 1, "admitted, in its first step: its turn is not over"
-        await w.advance(1.5)
+        await w.advance(1.0)
         assert before.result().waited == 0.0
         assert w.state("a")[0] is State.DRAINING, "its turn is over"
         newcomer = w.ask("a", tokens=1)
+        await w.advance()
+        assert w.engine("a").running == 1
         await w.advance(20.0)
         assert long.result().text == "Hello from"
         assert other.result().at < newcomer.result().at
@@ -349,7 +352,7 @@ async def a_turn_goes_on_when_nobody_waits_any_more() -> None:
         long = w.ask("a", tokens=10)
         await w.advance(2.0)
         other = w.ask("b")
-        await w.advance(3.0)
+        await w.advance(2.1)
         assert w.state("a")[0] is State.DRAINING
         newcomer = w.ask("a", tokens=1)
         await w.advance()
@@ -360,6 +363,100 @@ async def a_turn_goes_on_when_nobody_waits_any_more() -> None:
         await w.advance(20.0)
         assert long.done()
         assert w.calls("a", "sleep") == 0
+
+
+@rule
+async def what_is_busy_after_its_turn_is_suspended_and_goes_on_later() -> None:
+    turns = TurnConfig(min_awake=0.0, turn=2.0)
+    async with world(two_that_do_not_fit(token_seconds=0.5), turns=turns) as w:
+        long = w.ask("a", tokens=100)
+        await w.advance(3.0)
+        other = w.ask("b", tokens=2)
+        await w.advance(2.1)
+        assert not w.engine("a").suspended, "it may end by itself for a moment"
+        await w.advance(2.2)
+        assert other.result().waited == pytest.approx(2.0 + 0.2 + 1.0, abs=0.2)
+        assert w.fleet.status_of("a").in_flight == 1
+        await w.advance(30.0)
+        assert long.result().text == "Hello from a: x"
+        assert (w.calls("a", "suspend"), w.calls("a", "sleep"), w.calls("a", "wake")) == (1, 1, 2)
+
+
+@rule
+async def who_is_suspended_gets_turns_of_its_own() -> None:
+    """Two that never end by themselves, whose wakes take longer than a turn."""
+    turns = TurnConfig(min_awake=0.0, turn=0.5)
+    specs = two_that_do_not_fit(token_seconds=0.125, reply="x" * 200)
+    async with world(specs, turns=turns) as w:
+        asked = [w.ask(name, tokens=150) for name in "ab"]
+        await w.advance(150 * 0.125 * 2 + 100 * 1.6)
+        assert [len(task.result().text) for task in asked] == [150, 150]
+        assert min(w.calls(name, "suspend") for name in "ab") > 5
+
+
+@rule
+async def nobody_is_woken_for_a_suspended_request_that_has_left() -> None:
+    turns = TurnConfig(min_awake=0.0, turn=1.0)
+    async with world(two_that_do_not_fit(token_seconds=0.5), turns=turns) as w:
+        long = w.ask("a", tokens=100)
+        await w.advance(2.0)
+        other = w.ask("b", tokens=12)
+        await w.advance(3.0)
+        assert w.state("a") == (State.ASLEEP, 2)
+        long.cancel()
+        await w.advance(10.0)
+        assert other.done()
+        assert (w.calls("a", "wake"), w.calls("b", "suspend")) == (1, 0)
+        assert w.fleet.status_of("a").in_flight == 0
+        assert (await w.answered("a")).text == "Hello from a: x"
+
+
+@rule
+async def suspended_requests_end_with_an_error_when_their_model_cannot_be_woken() -> None:
+    turns = TurnConfig(min_awake=0.0, turn=1.0)
+    async with world(two_that_do_not_fit(token_seconds=0.5), turns=turns) as w:
+        long = w.ask("a", tokens=100)
+        await w.advance(2.0)
+        other = w.ask("b", tokens=2)
+        w.spec("a").failures["wake"] = [CheckpointError("/secret", reason="a file has changed")]
+        await w.advance(20.0)
+        assert other.result().text == "He"
+        assert isinstance(long.exception(), ModelWakeFailed)
+        assert w.fleet.status_of("a").in_flight == 0
+        assert w.state("a") == (State.FAILED, 2)
+
+
+@rule
+async def what_is_suspended_keeps_its_kv_while_there_is_room() -> None:
+    turns = TurnConfig(min_awake=0.0, turn=1.0)
+    for total, kept in ((1000 * MIB, 50 * MIB), (655 * MIB, 0)):
+        specs = two_that_do_not_fit(token_seconds=0.5, first_kv=50 * MIB)
+        specs["b"].first_kv = 10 * MIB
+        async with world(specs, total=total, turns=turns) as w:
+            long = w.ask("a", tokens=100)
+            await w.advance(2.0)
+            other = w.ask("b", tokens=12)
+            await w.advance(2.5)
+            assert w.state("b") == AWAKE
+            assert w.engine("a").footprint().kept == kept
+            await w.advance(30.0)
+            assert other.done()
+            assert long.result().text == "Hello from a: x"
+
+
+@rule
+async def a_suspended_sleeper_may_sleep_deeper() -> None:
+    turns = TurnConfig(min_awake=0.0, turn=1.0)
+    async with world(two_that_do_not_fit(token_seconds=0.5), turns=turns, shared=False) as w:
+        long = w.ask("a", tokens=100)
+        await w.advance(2.0)
+        w.ask("b", tokens=20)
+        await w.advance(1.5)
+        assert w.state("a") == (State.ASLEEP, 1)
+        assert await w.fleet.sleep("a", 2) == 2
+        assert w.state("a") == (State.ASLEEP, 2)
+        await w.advance(40.0)
+        assert long.result().text == "Hello from a: x"
 
 
 @rule
@@ -765,3 +862,26 @@ async def the_least_useful_idle_model_makes_room() -> None:
             await w.advance(10.0)
         await w.answered("d")
         assert [w.state(name) for name in "abcd"] == [AWAKE, (State.ASLEEP, 2), AWAKE, AWAKE]
+
+
+@rule
+async def memory_that_others_take_costs_the_coldest_sleepers_first() -> None:
+    specs = {name: FakeSpec(weights=200 * MIB) for name in ("cold", "warm", "awake")}
+    async with world(specs) as w:
+        for name in specs:
+            await w.answered(name)
+            await w.advance(10.0)
+        await w.fleet.sleep("cold", 1)
+        await w.fleet.sleep("warm", 1)
+        w.backend.foreign = 450 * MIB
+        await w.advance(2.0)
+        assert [w.state(name) for name in specs] == [(State.ASLEEP, 2), (State.ASLEEP, 1), AWAKE]
+        w.backend.foreign = 650 * MIB
+        await w.advance(2.0)
+        assert [w.state(name) for name in specs] == [(State.ASLEEP, 2), (State.ASLEEP, 2), AWAKE]
+        w.backend.foreign = 900 * MIB
+        await w.advance(2.0)
+        assert w.state("awake") == (State.ASLEEP, 2)
+        w.backend.foreign = 0
+        for name in specs:
+            await w.answered(name)

@@ -7,13 +7,27 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from gateway.fleet import State
-from gateway.fleet.actions import Action, Deepen, EndTurn, Refuse, Resume, Sleep, TrimKv, Wake
+from gateway.fleet.actions import (
+    Action,
+    Deepen,
+    EndTurn,
+    ForgetKv,
+    Refuse,
+    Resume,
+    Sleep,
+    Suspend,
+    TrimKv,
+    Wake,
+)
 from gateway.fleet.snapshot import Budget, Model, Snapshot
 
 NOW = 1000.0
 FIRST_KV = 2
 
-KINDS = ("cold", "asleep 1", "asleep 2", "awake", "turn over", "half-woken", "waking", "falling asleep")
+KINDS = (
+    "cold", "asleep 1", "asleep 2", "suspended 1", "suspended 2",
+    "awake", "turn over", "half-woken", "waking", "falling asleep",
+)  # fmt: skip
 
 
 @st.composite
@@ -21,9 +35,10 @@ def models(draw: st.DrawFn, name: str, shared: bool) -> Model:
     kind = draw(st.sampled_from(KINDS))
     weights, kv = draw(st.integers(1, 60)), draw(st.integers(0, 20))
     residue = 0 if kind == "cold" else draw(st.integers(0, 2))
-    active = draw(st.integers(0, 3)) if kind in ("awake", "turn over") else 0
+    suspended = kind.startswith("suspended")
+    active = draw(st.integers(suspended, 3)) if kind in ("awake", "turn over") or suspended else 0
     used = NOW if active else NOW - draw(st.sampled_from([0.0, 1.0, 20.0, 500.0]))
-    waits = draw(st.booleans()) and not (kind == "awake" and not active)
+    waits = suspended or (draw(st.booleans()) and not (kind == "awake" and not active))
     model = Model(
         name=name,
         state=State.COLD,
@@ -40,20 +55,22 @@ def models(draw: st.DrawFn, name: str, shared: bool) -> Model:
     )
     whole = weights + kv + residue
     match kind:
-        case "asleep 1":
+        case "asleep 1" | "suspended 1":
+            kept = kv if suspended else 0
             held = weights + residue if shared else residue
             to_wake = FIRST_KV if shared else weights + FIRST_KV
-            return replace(
-                model, state=State.ASLEEP, level=1, device_bytes=held, host_bytes=weights, to_wake=to_wake
-            )
-        case "asleep 2":
-            return replace(model, state=State.ASLEEP, level=2)
+            model = replace(model, kv_used=kept, device_bytes=held + kept, host_bytes=weights)
+            return replace(model, state=State.ASLEEP, level=1, to_wake=to_wake)
+        case "asleep 2" | "suspended 2":
+            kept = kv if suspended else 0
+            return replace(model, state=State.ASLEEP, level=2, kv_used=kept, device_bytes=residue + kept)
         case "awake" | "turn over":
             state = State.AWAKE if kind == "awake" else State.DRAINING
             awake_since = NOW - draw(st.sampled_from([0.0, 2.0, 50.0]))
-            return replace(
-                model, state=state, device_bytes=whole, kv_unused=kv, to_wake=0, awake_since=awake_since
-            )
+            ended = NOW - draw(st.sampled_from([0.0, 0.5, 2.0]))
+            kv_used = draw(st.integers(0, kv)) if active else 0
+            model = replace(model, device_bytes=whole, kv_unused=kv - kv_used, kv_used=kv_used, to_wake=0)
+            return replace(model, state=state, awake_since=awake_since, turn_ended_at=ended)
         case "half-woken":
             held = weights + residue
             return replace(
@@ -92,11 +109,16 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     return Snapshot(now=NOW, models=fleet, budget=budget, min_awake=5.0, turn=10.0)
 
 
-def obey(snapshot: Snapshot, actions: tuple[Action, ...], seconds: float) -> Snapshot:
-    """The same world after its models did as they were told, all requests ended and ``seconds`` went by."""
+def obey(
+    snapshot: Snapshot, actions: tuple[Action, ...], seconds: float, *, endless: bool = False
+) -> Snapshot:
+    """The same world after its models did as they were told, all requests ended and ``seconds`` went by.
+    ``endless``: requests do not end."""
     told = {action.name: action for action in actions}
     now = snapshot.now + seconds
-    after = tuple(_ended(_told(model, told.get(model.name), snapshot), now) for model in snapshot.models)
+    after = tuple(
+        _ended(_told(model, told.get(model.name), snapshot), now, endless) for model in snapshot.models
+    )
     freed = sum(model.device_bytes for model in snapshot.models) - sum(m.device_bytes for m in after)
     budget = replace(
         snapshot.budget,
@@ -108,7 +130,7 @@ def obey(snapshot: Snapshot, actions: tuple[Action, ...], seconds: float) -> Sna
 
 
 def _told(model: Model, action: Action | None, snapshot: Snapshot) -> Model:
-    whole = model.residue_bytes + model.weights_bytes + FIRST_KV
+    whole = model.residue_bytes + model.weights_bytes + FIRST_KV + model.kv_used
     parked = model.weights_bytes if snapshot.budget.shared_pool else 0
     match action:
         case Wake():
@@ -118,11 +140,19 @@ def _told(model: Model, action: Action | None, snapshot: Snapshot) -> Model:
             return replace(model, moving=True, level=1, host_bytes=model.weights_bytes, target_bytes=target)
         case Sleep() | Deepen():
             return replace(model, moving=True, level=2, host_bytes=0, target_bytes=model.residue_bytes)
+        case Suspend(_, level, keep_kv):
+            kept = model.kv_used if keep_kv else 0
+            target = model.residue_bytes + kept + (parked if level == 1 else 0)
+            host_bytes = model.weights_bytes if level == 1 else 0
+            model = replace(model, moving=True, level=level, target_bytes=target, host_bytes=host_bytes)
+            return replace(model, kv_used=kept, turn_ended_at=snapshot.now)
+        case ForgetKv():
+            return replace(model, device_bytes=model.device_bytes - model.kv_used, kv_used=0)
         case TrimKv():
             kept = model.device_bytes - model.kv_unused
             return replace(model, device_bytes=kept, kv_unused=0)
         case EndTurn():
-            return replace(model, state=State.DRAINING)
+            return replace(model, state=State.DRAINING, turn_ended_at=snapshot.now)
         case Resume():
             return replace(model, state=State.AWAKE)
         case Refuse():
@@ -130,11 +160,15 @@ def _told(model: Model, action: Action | None, snapshot: Snapshot) -> Model:
     return model
 
 
-def _ended(model: Model, now: float) -> Model:
+def _ended(model: Model, now: float, endless: bool) -> Model:
     """Its operation, or its requests, have come to an end."""
     model = replace(model, due=False)
     if not model.moving:
-        return replace(model, active=0, last_used=now if model.active else model.last_used)
+        if endless or not model.awake:
+            return replace(model, last_used=now if model.active else model.last_used)
+        used = model.kv_unused + model.kv_used
+        last_used = now if model.active else model.last_used
+        return replace(model, active=0, last_used=last_used, kv_unused=used, kv_used=0)
     model = replace(model, moving=False, device_bytes=model.target_bytes, kv_unused=0)
     if model.state is State.WAKING:
         return replace(
@@ -147,6 +181,8 @@ def _ended(model: Model, now: float) -> Model:
             last_used=now,
             waiting_since=None,
         )
-    held = model.device_bytes - model.residue_bytes
+    held = model.device_bytes - model.residue_bytes - model.kv_used
     to_wake = model.weights_bytes + FIRST_KV - held
-    return replace(model, state=State.ASLEEP, half_woken=False, level=model.level or 2, to_wake=to_wake)
+    since = now if model.active else model.waiting_since
+    model = replace(model, waiting_since=since, half_woken=False, level=model.level or 2)
+    return replace(model, state=State.ASLEEP, to_wake=to_wake)

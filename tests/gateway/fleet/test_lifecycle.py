@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.gateway.fleet import reload_rules  # noqa: F401 adds its rules
 from tests.gateway.fleet.rules import RULES
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 
 from gateway.fleet import State
-from gateway.fleet.actions import Deepen, EndTurn, Refuse, Resume, Sleep, TrimKv, Wake
+from gateway.fleet.actions import Deepen, EndTurn, ForgetKv, Refuse, Resume, Sleep, Suspend, TrimKv, Wake
 from gateway.fleet.policy import level_that_fits, plan
 from gateway.fleet.snapshot import Model, Snapshot
 from tests.gateway.fleet.snapshots import obey, snapshots
@@ -87,6 +87,11 @@ def actions_are_possible(snapshot: Snapshot) -> None:
                 assert model.state is State.AWAKE
             case Resume():
                 assert model.state is State.DRAINING
+            case Suspend():
+                assert model.state is State.DRAINING
+                assert model.active
+            case ForgetKv():
+                assert model.kv_used and not model.awake
             case TrimKv():
                 assert model.kv_unused > 0
 
@@ -95,7 +100,7 @@ def actions_are_possible(snapshot: Snapshot) -> None:
 def pinned_models_are_left_alone(snapshot: Snapshot) -> None:
     for action in plan(snapshot).actions:
         if by_name(snapshot)[action.name].pinned:
-            assert isinstance(action, Wake | Refuse | Resume | TrimKv)
+            assert isinstance(action, Wake | Refuse | Resume | TrimKv | ForgetKv)
 
 
 @promise
@@ -110,11 +115,12 @@ def nothing_sleeps_for_nothing(snapshot: Snapshot) -> None:
     waiting = any(model.waits_for_room for model in snapshot.models)
     short = unused(snapshot) - promised(snapshot) + released(snapshot) < 0
     due = {model.name for model in snapshot.models if model.due}
+    over = snapshot.budget.host_parked > snapshot.budget.host_limit
     for action in plan(snapshot).actions:
-        if isinstance(action, Sleep | TrimKv | EndTurn) and not waiting and not short:
+        if isinstance(action, Sleep | TrimKv | ForgetKv | EndTurn | Suspend) and not (waiting or short):
             assert action.name in due
         if isinstance(action, Deepen) and not waiting and not short and action.name not in due:
-            assert due, "pushed by a hotter one that falls asleep"
+            assert due or over, "pushed by a hotter one that falls asleep"
 
 
 @promise
@@ -124,9 +130,11 @@ def min_awake_and_turn_are_kept(snapshot: Snapshot) -> None:
     for action in plan(snapshot).actions:
         model = models[action.name]
         if isinstance(action, Sleep) and action.cause in ("room", "turn") and not model.half_woken:
-            assert model.awake_since + snapshot.min_awake <= snapshot.now
+            assert model.due or model.awake_since + snapshot.min_awake <= snapshot.now
         if isinstance(action, EndTurn):
-            assert min(waits) + snapshot.turn <= snapshot.now
+            assert max(min(waits), model.awake_since) + snapshot.turn <= snapshot.now
+        if isinstance(action, Suspend):
+            assert model.turn_ended_at < snapshot.now
 
 
 @promise
@@ -134,8 +142,10 @@ def levels_suit_the_memory(snapshot: Snapshot) -> None:
     models, budget = by_name(snapshot), snapshot.budget
     parked = 0
     for action in plan(snapshot).actions:
+        model = models[action.name]
+        if isinstance(action, Deepen):
+            parked -= model.host_bytes
         if isinstance(action, Sleep):
-            model = models[action.name]
             if budget.shared_pool and action.cause != "idle":
                 assert action.level == 2
             if model.preferred_level == 2:
@@ -144,7 +154,7 @@ def levels_suit_the_memory(snapshot: Snapshot) -> None:
                 parked += (
                     model.weights_bytes if budget.shared_pool else model.weights_bytes - model.host_bytes
                 )
-    if parked:
+    if parked > 0:
         assert parked <= budget.host_limit - budget.host_parked
 
 
@@ -154,10 +164,13 @@ def only_what_cannot_fit_is_refused(snapshot: Snapshot) -> None:
     refused = {action.name for action in actions if isinstance(action, Refuse)}
     if unused(snapshot) < 0:
         return  # first of all what is too much is given back
-    outside = snapshot.budget.device_used + unused(snapshot)
+    budget = snapshot.budget
     for model in snapshot.models:
+        others = [m for m in snapshot.models if m is not model and m.moving and not m.pinned]
+        filled = sum(max(0, m.target_bytes - m.device_bytes) for m in others)
+        outside = min(budget.device_limit, budget.device_used + budget.device_available + filled)
         gives_way = any(action.name == model.name for action in actions) and model.name not in refused
-        if model.waits_for_room and not gives_way:
+        if model.waits_for_room and not gives_way and not model.kv_used:
             fits = floor_of_others(snapshot, model) + model.device_bytes + model.to_wake <= outside
             assert (model.name in refused) == (not fits)
 
@@ -208,6 +221,20 @@ def test_everybody_gets_a_turn(snapshot: Snapshot) -> None:
         if not any(model.waits_for_room for model in snapshot.models):
             break
     assert not any(model.waits_for_room for model in snapshot.models)
+
+
+@settings(max_examples=300)
+@given(snapshots())
+def test_everybody_gets_a_turn_though_no_request_ends(snapshot: Snapshot) -> None:
+    """Even what nobody may put to sleep by itself makes room: it is suspended, and waits for its own turn."""
+    waiting = {model.name for model in snapshot.models if model.waits_for_room}
+    refused = set[str]()
+    for _ in range(200):
+        actions = plan(snapshot).actions
+        refused |= {action.name for action in actions if isinstance(action, Refuse)}
+        snapshot = obey(snapshot, actions, seconds=1.0, endless=True)
+        waiting -= {model.name for model in snapshot.models if model.awake} | refused
+    assert not waiting
 
 
 @promise

@@ -99,11 +99,12 @@ async def world(
     shared: bool = True,
     turns: TurnConfig = NO_TURNS,
     open_first: bool = True,
+    make_backend: type[FakeBackend] = FakeBackend,
     **configs: dict[str, Any],
 ) -> AsyncIterator[World]:
     """``configs`` are the models' settings by name. Checks at the end that nobody misused an engine."""
     timers = VirtualTimers()
-    backend = FakeBackend(specs, total=total, host_total=host_total, shared=shared, sleep=timers.sleep)
+    backend = make_backend(specs, total=total, host_total=host_total, shared=shared, sleep=timers.sleep)
     memory = MemoryConfig(
         device_limit=Size(bytes=total if device_limit is None else device_limit),
         host_limit=Size(bytes=host_total if host_limit is None else host_limit),

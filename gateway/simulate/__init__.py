@@ -1,0 +1,1 @@
+"""A fleet under a recorded or generated load, on a clock of its own: `dormouse simulate`."""
