@@ -148,6 +148,8 @@ class _Planner:
         """More is parked than allowed, or than the host can bear."""
         excess = max(-self.host_room, 0 if self.shared else -self.host_available)
         excess -= sum(model.host_bytes for model in self.models if model.moving)
+        if excess <= 0:
+            return
         for model in sorted(self.models, key=lambda m: (self._loss(m), m.last_used)):
             if excess > 0 and model.parked and _may_move(model) and model.waiting_since is None:
                 excess -= model.host_bytes
@@ -255,7 +257,7 @@ class _Planner:
             return 2, []
         pushed: list[Model] = []
         missing = extra - self.host_room
-        for other in self._colder_than(model):
+        for other in self._colder_than(model) if missing > 0 else ():
             if missing <= 0:
                 break
             pushed.append(other)

@@ -34,24 +34,25 @@ def how_soon(idle: float, gaps: Sequence[float]) -> float:
     """Uses a second to be expected of a model that has been idle so long; 0 for one never used."""
     if idle >= EDGES[-2]:
         return 1.0 / (idle + EDGES[-1]) if idle < math.inf else 0.0
-    first, reached = gap_class(idle), idle
-    doubt = DOUBT
-    lasting = doubt + gaps[first] * _share_beyond(first, idle) + sum(gaps[first + 1 :])
+    first = gap_class(idle)
+    begin, end = EDGES[first], EDGES[first + 1]
+    # Of the gaps in the class that this one has reached, those that are longer.
+    seen = [gaps[first] * (end - idle) / (end - begin), *gaps[first + 1 :]]
+    unseen, least = DOUBT, max(idle, 1.0)
+    known = sum(seen)
     uses = seconds = most = 0.0
-    for index in range(first, len(gaps)):
-        end = EDGES[index + 1]
-        doubt_left = DOUBT * max(idle, 1.0) / end
-        ending = gaps[index] * _share_beyond(index, reached) + doubt - doubt_left
-        seconds += (lasting - ending / 2) * (end - reached)
+    reached = idle
+    for index, count in enumerate(seen, first + 1):
+        end = EDGES[index]
+        still_unseen = DOUBT * least / end
+        ending = count + unseen - still_unseen
+        seconds += (known + unseen - ending / 2) * (end - reached)
         uses += ending
-        lasting -= ending
-        reached, doubt = end, doubt_left
+        known -= count
+        unseen, reached = still_unseen, end
         if reached - idle >= HORIZON:
-            most = max(most, uses / seconds)
+            if uses > most * seconds:
+                most = uses / seconds
+            if known <= 0.0:
+                break  # what is not seen comes ever more seldom
     return most
-
-
-def _share_beyond(index: int, gap: float) -> float:
-    """Of the gaps in a class, those longer than ``gap``, which lies in it."""
-    begin, end = EDGES[index], EDGES[index + 1]
-    return (end - gap) / (end - begin)
