@@ -78,6 +78,7 @@ class _Planner:
     def __init__(self, snapshot: Snapshot, ranking: Ranking = least_loss) -> None:
         self.now = snapshot.now
         self.ranking = ranking
+        self._losses: dict[tuple[str, Level], float] = {}
         self.models = snapshot.models
         self.min_awake = snapshot.min_awake
         self.turn = snapshot.turn
@@ -201,7 +202,13 @@ class _Planner:
     def _loss(self, model: Model) -> float:
         """By the ranking, at the level at which it would sleep to make room."""
         deep = self.shared or model.parked or model.preferred_level == 2
-        return self.ranking(model, self.now, 2 if deep or self._parking(model) > self.host_room else 1)
+        return self._ranked(model, 2 if deep or self._parking(model) > self.host_room else 1)
+
+    def _ranked(self, model: Model, level: Level) -> float:
+        """What the ranking says of it, asked once a plan."""
+        if (model.name, level) not in self._losses:
+            self._losses[model.name, level] = self.ranking(model, self.now, level)
+        return self._losses[model.name, level]
 
     def _take(self, options: list[_Option], cause: Cause) -> None:
         """Do what can be done at once. Who goes to sleep need not be trimmed before."""
@@ -267,7 +274,7 @@ class _Planner:
     def _colder_than(self, model: Model) -> list[Model]:
         """Parked ones with less to lose, the least first."""
         parked = [m for m in self.models if m.parked and _may_move(m) and m.waiting_since is None]
-        losses = {m.name: self.ranking(m, self.now, 2) for m in (model, *parked)}
+        losses = {m.name: self._ranked(m, 2) for m in (model, *parked)}
         parked.sort(key=lambda m: (losses[m.name], m.last_used))
         return [m for m in parked if m is not model and losses[m.name] < losses[model.name]]
 
