@@ -64,10 +64,10 @@ class Linear:
     @property
     def packable(self) -> bool:
         """Whether packing it is possible and not done."""
+        if self.packed or self._refused or self.weight.dtype != torch.bfloat16 or not packing.can_pack():
+            return False
         rows, columns = self.weight.shape
-        fits = rows % packing.ROWS == 0 and columns % packing.COLUMNS == 0
-        right = fits and self.weight.dtype == torch.bfloat16
-        return right and not self.packed and not self._refused and packing.can_pack()
+        return rows % packing.block_rows() == 0 and columns % packing.COLUMNS == 0
 
     def pack(self) -> bool:
         """Lay the weight out in blocks, where that takes no other bytes and keeps the rows readable. False

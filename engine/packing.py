@@ -15,9 +15,10 @@ from typing import Final
 
 import torch
 
-ROWS: Final = 64
 COLUMNS: Final = 32
 """Of a block. Pairs of neighbouring columns lie together, and all blocks of some rows in a row."""
+_BLOCK_ROWS: Final = (64, 32)
+"""Rows of a block: with AVX-512, and with AMX."""
 _TYPICAL_BATCH = 16
 """Rows that the blocks are chosen for; any number can be multiplied."""
 _CHECKED_ROWS = 256
@@ -27,34 +28,26 @@ def pack(matrix: torch.Tensor, before: torch.Tensor | None = None) -> torch.Tens
     """Lay out a contiguous bfloat16 [rows, columns] in place; its memory as oneDNN's opaque tensor, which is
     the one from ``before`` where that memory was packed already, since torch never lets go of such a tensor.
     None, and the matrix as it was, where packing would take other bytes or leave rows that cannot be read."""
-    blocks = torch.ops.mkldnn._reorder_linear_weight(matrix, _TYPICAL_BATCH)
-    address, nbytes = torch.ops.mkldnn.data_ptr(blocks), torch.ops.mkldnn._nbytes(blocks)
-    if nbytes != matrix.nbytes or not _same_rows(matrix, address):
-        return None
-    if before is None:
-        before = _opaque_over(matrix, torch.ops.mkldnn._get_mkldnn_serialized_md(blocks))
-    ctypes.memmove(matrix.data_ptr(), address, nbytes)
-    return before
+    return _pack(matrix, block_rows(), before)
 
 
 def packed_rows(packed: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Rows of a matrix that is packed, [ids, columns]."""
-    shape = packed.shape
-    blocks = packed.view(shape[0] // ROWS, shape[1] // COLUMNS, COLUMNS // 2, ROWS, 2)
-    return blocks[ids // ROWS, :, :, ids % ROWS].reshape(*ids.shape, shape[1])
+    return _rows_of_blocks(packed, ids, block_rows())
+
+
+def can_pack() -> bool:
+    """Whether this torch and this CPU have what packing takes, shown on a small matrix."""
+    return block_rows() > 0
 
 
 @cache
-def can_pack() -> bool:
-    """Whether this torch and this CPU have what packing takes, shown on a small matrix."""
+def block_rows() -> int:
+    """Rows of a block as this CPU's kernels like them; 0: nothing can be packed here."""
     try:
-        matrix = torch.arange(ROWS * COLUMNS).view(ROWS, COLUMNS).bfloat16()
-        x = torch.ones(3, COLUMNS, dtype=torch.bfloat16)
-        plain = torch.nn.functional.linear(x, matrix)
-        blocks = pack(matrix)
-        return blocks is not None and torch.equal(multiply(x, blocks, None), plain)
+        return next((rows for rows in _BLOCK_ROWS if _packs_by(rows)), 0)
     except (AttributeError, OSError, RuntimeError):
-        return False
+        return 0
 
 
 def multiply(x: torch.Tensor, blocks: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -69,12 +62,38 @@ def _kernels() -> Callable[..., torch.Tensor]:
     return overload
 
 
-def _same_rows(plain: torch.Tensor, address: int) -> bool:
-    """Whether the blocks at ``address`` are laid out as ``packed_rows`` reads them."""
+def _packs_by(rows: int) -> bool:
+    """Whether a matrix comes out in blocks of so many rows, and is multiplied as if it were plain."""
+    matrix = torch.arange(2 * rows * COLUMNS).view(2 * rows, COLUMNS).bfloat16()
+    x = torch.ones(3, COLUMNS, dtype=torch.bfloat16)
+    plain = torch.nn.functional.linear(x, matrix)
+    blocks = _pack(matrix, rows)
+    return blocks is not None and torch.equal(multiply(x, blocks, None), plain)
+
+
+def _pack(matrix: torch.Tensor, rows: int, before: torch.Tensor | None = None) -> torch.Tensor | None:
+    blocks = torch.ops.mkldnn._reorder_linear_weight(matrix, _TYPICAL_BATCH)
+    address, nbytes = torch.ops.mkldnn.data_ptr(blocks), torch.ops.mkldnn._nbytes(blocks)
+    if nbytes != matrix.nbytes or not _same_rows(matrix, address, rows):
+        return None
+    if before is None:
+        before = _opaque_over(matrix, torch.ops.mkldnn._get_mkldnn_serialized_md(blocks))
+    ctypes.memmove(matrix.data_ptr(), address, nbytes)
+    return before
+
+
+def _rows_of_blocks(packed: torch.Tensor, ids: torch.Tensor, rows: int) -> torch.Tensor:
+    shape = packed.shape
+    blocks = packed.view(shape[0] // rows, shape[1] // COLUMNS, COLUMNS // 2, rows, 2)
+    return blocks[ids // rows, :, :, ids % rows].reshape(*ids.shape, shape[1])
+
+
+def _same_rows(plain: torch.Tensor, address: int, rows: int) -> bool:
+    """Whether what is at ``address`` are the blocks, of so many rows each."""
     memory = (ctypes.c_char * plain.nbytes).from_address(address)
     packed = torch.frombuffer(memory, dtype=plain.dtype).view(plain.shape)
     ids = torch.linspace(0, plain.shape[0] - 1, min(_CHECKED_ROWS, plain.shape[0])).long()
-    return torch.equal(packed_rows(packed, ids), plain[ids])
+    return torch.equal(_rows_of_blocks(packed, ids, rows), plain[ids])
 
 
 def _opaque_over(matrix: torch.Tensor, metadata: torch.Tensor) -> torch.Tensor:

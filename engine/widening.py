@@ -17,8 +17,8 @@ from torch.nn.functional import pad
 
 from engine import packing
 
-_PANEL = packing.ROWS
-"""Rows of the matrix that are multiplied at a time."""
+_PANEL = 64
+"""Rows of the matrix that are multiplied at a time: those of a packed block."""
 _LEAST_ROWS = 16
 _BUFFER = 2 * 2**20
 """Bytes of widened panels at a time, about what a core's own cache holds."""
@@ -33,6 +33,7 @@ def widening_pays() -> bool:
         torch.has_mkl
         and "AVX" in torch.backends.cpu.get_cpu_capability()
         and not torch.cpu._is_amx_tile_supported()
+        and packing.block_rows() in (0, _PANEL)
     )
 
 

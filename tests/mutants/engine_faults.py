@@ -504,9 +504,9 @@ def a_tied_embedding_is_read_as_if_plain(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @caught_by("test_linear.py::test_blocks_that_lie_otherwise_are_refused")
 def any_layout_of_blocks_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.packing._same_rows", lambda plain, address: True)
+    monkeypatch.setattr("engine.packing._same_rows", lambda plain, address, rows: True)
 
 
-@caught_by("test_row_dependence.py::test_linears_whose_rows_depend_on_their_number")
+@caught_by("test_row_dependence.py::test_16_bit_linears_have_rows_that_do_not_depend_on_their_number")
 def a_long_lone_row_is_multiplied_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "_LONGEST_LONE", 10**6)
