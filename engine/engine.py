@@ -114,17 +114,16 @@ class TorchEngine:
         model = self._model
         if model is None:
             return Footprint(to_wake=self._cold_bytes)
-        resident = model.weights.resident
-        weights = model.weights.nbytes if resident else 0
-        to_wake = model.weights.nbytes - weights
+        weights = model.weights.held
+        parked = model.weights.resident and not self._kv_ready
         return Footprint(
             weights=weights,
             packed=model.weights.packed,
             kv=model.kv.committed,
             kept=model.kv.kept,
-            host_copy=0 if self._kv_ready else weights,
+            host_copy=weights if parked else 0,
             residue=model.residue,
-            to_wake=to_wake + model.kv.to_reserve,
+            to_wake=model.weights.nbytes - weights + model.kv.to_reserve,
         )
 
     # The lifecycle, on the loop.

@@ -103,6 +103,7 @@ class Weights:
         """Held while the bytes change."""
         self._span = round_up(layout.nbytes, arena.granularity)
         self._reader = Reader(arena.tensor)
+        self._filling = False
         self.resident = False
 
     def views(self) -> dict[str, torch.Tensor]:
@@ -119,13 +120,23 @@ class Weights:
         """Bytes committed while resident."""
         return self._span
 
+    @property
+    def held(self) -> int:
+        """Bytes that it has memory for now: while it is filled, what has been read so far."""
+        filled = min(self.done, self._span) if self._filling else 0
+        return self._span if self.resident else filled
+
     def fill(self) -> None:
         """Commit the range and read the files into it. Blocking; runs beside the device's worker.
         Raises OutOfMemory, CheckpointError; then nothing is held."""
         with self._lock, self._arena.commit(0, self._span):
-            self._reader.read(self._layout.shards, self._layout.slices, self._layout.dtype)
-            self._plain = deque(self._linears)
-            self.resident = True
+            self._reader.done, self._filling = 0, True
+            try:
+                self._reader.read(self._layout.shards, self._layout.slices, self._layout.dtype)
+                self._plain = deque(self._linears)
+                self.resident = True
+            finally:
+                self._filling = False
 
     @property
     def packed(self) -> int:

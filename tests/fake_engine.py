@@ -63,6 +63,8 @@ class FakeSpec:
     """From level 2 or cold; from level 1 a tenth of it."""
     sleep_seconds: float = 0.0
     token_seconds: float = 0.0
+    prompt_seconds: float = 0.0
+    """For the prompt of a request, and again for what was given up of it: before its next token."""
     reply: str = "Hello from {name}: "
     max_model_len: int = 4096
     chat_template: str | None = CHAT_TEMPLATE
@@ -157,6 +159,8 @@ class FakeEngine:
         self.host_copy = 0
         self.kept = 0
         """Of ``kv``: what a sleep leaves to those who are suspended."""
+        self.given_up = 0
+        """How often they have lost it."""
         self.tags: frozenset[Tag] = frozenset()
         self._backend = backend
         self._loaded = False
@@ -267,6 +271,7 @@ class FakeEngine:
             self._stepping.set()
 
     def _keep(self, kept: int) -> None:
+        self.given_up += not kept
         self.kept = kept
         if "kv_cache" not in self.tags:
             self.kv = kept
@@ -288,10 +293,14 @@ class FakeEngine:
         stops = [answer.index(stop) for stop in sampling.stop if stop in answer]
         answer = answer[: min(stops, default=len(answer))]
         shown = answer[: sampling.max_tokens]
+        computed: int | None = None
         for position, character in enumerate(shown):
             await self._backend.sleep(self.spec.token_seconds)
-            while self.suspended:
+            while self.suspended or computed != self.given_up:
                 await self._stepping.wait()
+                if computed != self.given_up:
+                    computed = self.given_up
+                    await self._backend.sleep(self.spec.prompt_seconds)
             if self.closed:
                 raise EngineError("the model was closed")
             self._insist(self.tags == ALL_TAGS, "a step on a sleeping model")

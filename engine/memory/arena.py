@@ -38,7 +38,8 @@ class Arena(Protocol):
         """The same for several ranges, each (offset, length), at once."""
 
     def populate(self, offset: int, length: int) -> None:
-        """Take the memory behind a committed range now, not when it is first written to."""
+        """Take the memory behind a committed range now, not when it is first written to.
+        Raises OutOfMemory."""
 
     def release(self, offset: int, length: int) -> None:
         """Give the memory behind a range back to the system; its contents are gone."""

@@ -7,6 +7,7 @@ free, and its ``madvise`` holds the GIL.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +16,7 @@ import torch
 
 from engine.memory.budget import Budget
 from engine.memory.system import SystemMemory, system
+from engine.types import OutOfMemory
 
 HUGE_PAGE = 2 * 2**20
 _PAGE = 4096
@@ -87,6 +89,8 @@ class CpuArena:
 
     def populate(self, offset: int, length: int) -> None:
         if _libc.madvise(self.address + offset, length, _MADV_POPULATE_WRITE):
+            if ctypes.get_errno() != errno.EINVAL:
+                raise OutOfMemory(length, 0)
             self.tensor[offset : offset + length : _PAGE].zero_()  # before Linux 5.14
 
     def release(self, offset: int, length: int) -> None:

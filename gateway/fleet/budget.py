@@ -63,13 +63,13 @@ class Memory:
             self._backend.limit_memory(device, self.device(self._device_name(device), ()).limit)
 
     def open(self, config: ModelConfig) -> Opened:
-        """Open an engine whose KV leaves room for its own weights. Blocking."""
+        """Open an engine whose KV leaves room for its own weights, however the limit is raised. Blocking."""
         device = self._device_name(config.device)
         options = config.engine_options()
         estimate = self._backend.estimate(config.path, options)
         weights = estimate.weights_bytes if estimate else 0
-        limit = self.device(device, ()).limit
-        options = replace(options, device_limit=limit, kv_limit=max(0, limit - weights))
+        pool = self.device(device, ())
+        options = replace(options, device_limit=pool.limit, kv_limit=max(0, pool.total - weights))
         engine = self._backend.open(config.path, config.device, options)
         self._in_use.add(config.device)
         return Opened(engine=engine, device=device, estimate=estimate)
@@ -86,16 +86,17 @@ class Memory:
         used = sum(footprint.host_copy for footprint in footprints)
         return _pool(state, self._config.host_limit.of(state.total), used)
 
-    def budget(self, device: str, on_device: Iterable[Footprint], everywhere: Iterable[Footprint]) -> Budget:
-        """What is left, told by the system anew. Less than nothing available: so much is to be given back."""
+    def budget(self, device: str, used: int, parked: int) -> Budget:
+        """What is left beside the ``used`` bytes of the device and the ``parked`` ones of the host, told by
+        the system anew. Less than nothing available: so much is to be given back."""
         state = self._backend.memory_state(device)
         host = state if state.shared_with_host else self._backend.memory_state("cpu")
         return Budget(
             device_limit=self._config.device_limit.of(state.total),
-            device_used=sum(footprint.device for footprint in on_device),
+            device_used=used,
             device_available=state.available,
             host_limit=self._config.host_limit.of(host.total),
-            host_parked=sum(footprint.host_copy for footprint in everywhere),
+            host_parked=parked,
             host_available=host.available,
             shared_pool=state.shared_with_host,
         )

@@ -1,8 +1,4 @@
-"""The fleet: names to models, leases, and the carrying out of what the policy decides.
-
-Whatever happens to a model asks for a new plan; plans are made on the loop, at most one a turn of it. Only
-the fleet moves models, so that no two of them can disagree about memory.
-"""
+"""The fleet: names to models, and what can be asked of them. All else follows from plans (``planning``)."""
 
 from __future__ import annotations
 
@@ -17,35 +13,22 @@ from pathlib import PurePath
 from typing import Literal
 
 import engine as local_engine
-from engine import ALL_TAGS, DeviceError, Engine, Footprint, Level, OutOfMemory, Tag
+from engine import ALL_TAGS, DeviceError, Engine, Level, Tag
 from gateway.config import Config, ModelConfig
 from gateway.errors import ApiError, ModelAsleep, ModelReplaced, ShuttingDown
-from gateway.fleet import actions, policy
 from gateway.fleet.budget import Backend, Memory
 from gateway.fleet.events import Events
-from gateway.fleet.idle import Deadlines, Timers
+from gateway.fleet.idle import Timers
 from gateway.fleet.lease import Lease, Ticket
+from gateway.fleet.planning import DEEPEST, Planning
 from gateway.fleet.ranking import Ranking, least_loss
 from gateway.fleet.reconfigure import Changes, compare
 from gateway.fleet.roster import Roster
-from gateway.fleet.served_model import Drain, ServedModel
-from gateway.fleet.snapshot import Snapshot
+from gateway.fleet.served_model import ServedModel
 from gateway.fleet.state import Cause, State
 from gateway.fleet.status import ModelStatus, status_of
-from gateway.fleet.view import seen_by_policy
 
 logger = logging.getLogger("dormouse.fleet")
-
-DEEPEST: Level = 2
-PLAN_EVERY = 1.0
-"""Seconds after which the end of a request asks for a plan even if nobody waits: KV may have grown."""
-LOOK_EVERY = 1.0
-"""Seconds between two looks at what the system has left."""
-FEW = 100
-"""Models that it costs next to nothing to look at."""
-PLAN_PAUSE = 0.001
-"""Seconds for each stirring model that lie between two plans for which nobody waits: a hundred times what
-looking at a model takes."""
 
 
 class Fleet:
@@ -61,27 +44,10 @@ class Fleet:
         self.events = Events()
         self.draining = False
         self._timers = timers
-        self._ranking = ranking
         self._memory = Memory(config.memory, backend)
         self._models = Roster(self._served(model) for model in config.models)
-        self._naps = Deadlines(
-            timers,
-            "idle",
-            lambda name: model.sleep_deadline() if (model := self._models.get(name)) else None,
-            lambda _: self._plan_in_time(),
-        )
-        self._waits = Deadlines(
-            timers,
-            "wait",
-            lambda name: model.queue.deadline if (model := self._models.get(name)) else None,
-            self._expire,
-        )
+        self._planning = Planning(self._models, self._memory, timers, config.turns, ranking)
         self._begun = False
-        self._closed = False
-        self._plan_is_due = False
-        self._pressed = False
-        """Some model needs a plan: whatever ends may be what it waits for."""
-        self._planned_at = -math.inf
         self._drained = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -89,7 +55,7 @@ class Fleet:
 
     async def start(self) -> None:
         """Wake the preloads and open what is on this machine, in the background."""
-        self._look_at_memory()
+        self._planning.start()
         self._spawn(self._begin())
 
     @property
@@ -113,7 +79,8 @@ class Fleet:
 
     async def close(self) -> None:
         """Give everything back. What is still in flight ends with an error."""
-        self.draining = self._closed = True
+        self.draining = True
+        self._planning.close()
         self._timers.close()
         for task in tuple(self._tasks):
             task.cancel()
@@ -213,10 +180,10 @@ class Fleet:
     async def reset_prefix_cache(self, name: str | None) -> None:
         """Of a model, or without a name of all. Those that sleep have none, and go on sleeping."""
         models = self._models if name is None else [self._models[name]]
-        awake = [
-            model.engine for model in models if model.engine and model.state in (State.AWAKE, State.DRAINING)
-        ]
-        await asyncio.gather(*(engine.reset_prefix_cache() for engine in awake))
+        awake = [model for model in models if model.state in (State.AWAKE, State.DRAINING)]
+        for model in awake:
+            self._models.rouse(model)
+        await asyncio.gather(*(model.engine.reset_prefix_cache() for model in awake if model.engine))
 
     def reconfigure(self, config: Config) -> Changes:
         """Serve by ``config`` from now on. Models that keep their engine go on undisturbed; what is in
@@ -224,20 +191,21 @@ class Fleet:
         changes = compare(self.config.models, config.models)
         self.config = config
         self._memory.configure(config.memory)
+        self._planning.turns = config.turns
         staying = {model.name: model for model in self._models}
         leaving = [staying.pop(name) for name in changes.removed + changes.replaced]
         models = [staying.get(section.name) or self._served(section) for section in config.models]
         for model, section in zip(models, config.models, strict=True):
             model.config = section
-        self._models.set(models)
+        self._models.enrol(models)
         for model in leaving:
             self._dismiss(model, _replaced if model.name in changes.replaced else self._models.not_found)
         for model in staying.values():
             self._models.rouse(model)
             model.try_again()
-            self._naps.arm(model.name)
+            self._planning.rearm(model)
         self._spawn(self._welcome([model for model in models if model.name not in staying]))
-        self._plan_soon()
+        self._planning.soon()
         return changes
 
     # How
@@ -249,7 +217,7 @@ class Fleet:
 
     async def _leave(self, model: ServedModel) -> None:
         await model.leave()
-        self._plan_soon()
+        self._planning.soon()
 
     def _served(self, config: ModelConfig) -> ServedModel:
         return ServedModel(
@@ -257,7 +225,7 @@ class Fleet:
             open_engine=self._memory.open,
             now=self._timers.now,
             events=self.events,
-            changed=self._plan_soon,
+            changed=lambda: self._planning.soon(),
         )
 
     def _refuse_when_draining(self) -> None:
@@ -296,9 +264,7 @@ class Fleet:
 
     async def _granted(self, model: ServedModel, ticket: Ticket) -> None:
         if not ticket.granted.done():
-            self._waits.arm(model.name)
-            if model.needs_plan:
-                self._plan_soon()
+            self._planning.waits(model)
         await ticket.granted
 
     async def _end(self, model: ServedModel, ticket: Ticket, lease: Lease) -> None:
@@ -309,17 +275,9 @@ class Fleet:
 
     def _release(self, model: ServedModel, ticket: Ticket) -> None:
         model.release(ticket)
-        self._naps.arm(model.name)
+        self._planning.released(model)
         if self.draining and not any(other.queue.active for other in self._models.stirring):
             self._drained.set()
-        if self._pressed:
-            self._plan_soon()
-        elif self._timers.now() - self._planned_at > PLAN_EVERY:
-            self._plan_in_time()
-
-    def _expire(self, name: str) -> None:
-        self._models[name].queue.expire(self._timers.now())
-        self._plan_soon()
 
     async def _put_to_sleep(
         self, model: ServedModel, level: Level | None, mode: Literal["wait", "abort"]
@@ -334,106 +292,11 @@ class Fleet:
             return model.level
         if not model.held and model.level is None:
             return DEEPEST
-        snapshot = self._snapshot(model.device)
-        target = policy.level_that_fits(snapshot, model.name, level or model.config.level)
-        drain = self._sleep(model, target, "manual")
+        target = self._planning.level_that_fits(model, level or model.config.level)
+        drain = self._planning.sleep(model, target, "manual")
         if mode == "abort":
             model.queue.abort(_put_to_sleep)
         return await asyncio.shield(drain.done)
-
-    # Planning
-
-    def _plan_soon(self) -> None:
-        if not self._plan_is_due and not self._closed:
-            self._plan_is_due = True
-            asyncio.get_running_loop().call_soon(self._plan)
-
-    def _plan_in_time(self) -> None:
-        """Nobody waits for it: the more models there are to look at, the more seldom."""
-        models = len(self._models.stirring)
-        at = self._planned_at + PLAN_PAUSE * models
-        if models < FEW or at <= self._timers.now():
-            self._plan_soon()
-        else:
-            self._timers.at("plan in time", at, self._plan_soon)
-
-    def _look_at_memory(self) -> None:
-        """Whatever else runs on this machine may have grown."""
-        if self._models.stirring and self._memory.is_short(self._devices()):
-            self._plan_in_time()
-        self._timers.at("memory", self._timers.now() + LOOK_EVERY, self._look_at_memory)
-
-    def _plan(self) -> None:
-        self._plan_is_due = False
-        if self._closed:
-            return
-        self._planned_at = self._timers.now()
-        models = self._models.stirring
-        for model in models:
-            if model.queue.waiting and not model.loaded and not model.moving:
-                model.prepare()
-        plans = [policy.plan(self._snapshot(device), self._ranking) for device in self._devices()]
-        for plan in plans:
-            for action in plan.actions:
-                self._carry_out(action)
-        for model in models:
-            model.settle()
-            if not model.is_due():
-                self._naps.arm(model.name)
-            self._waits.arm(model.name)
-        self._pressed = any(model.needs_plan for model in models)
-        self._models.let_rest()
-        again_at = min((plan.again_at for plan in plans), default=math.inf)
-        if again_at < math.inf:
-            self._timers.at("plan", again_at, self._plan_soon)
-
-    def _carry_out(self, action: actions.Action) -> None:
-        model = self._models[action.name]
-        match action:
-            case actions.Wake():
-                model.wake()
-            case actions.Sleep(_, level, cause):
-                self._sleep(model, level, cause)
-            case actions.Deepen(_, cause):
-                self._sleep(model, DEEPEST, cause)
-            case actions.TrimKv():
-                model.trim_kv()
-            case actions.EndTurn():
-                model.end_turn()
-            case actions.Suspend(_, level, keep_kv):
-                model.suspend(level, self._bytes_asleep(model, level), keep_kv=keep_kv)
-            case actions.ForgetKv():
-                model.forget_kv()
-            case actions.Resume():
-                model.resume()
-            case actions.Refuse(_, needed, possible):
-                too_large = self._memory.too_large(model.config.device, model.estimate)
-                model.fail(f"not enough memory: {too_large or OutOfMemory(needed, possible)}")
-                self._plan_soon()
-
-    def _sleep(self, model: ServedModel, level: Level, cause: Cause) -> Drain:
-        return model.sleep(level, cause, self._bytes_asleep(model, level))
-
-    def _bytes_asleep(self, model: ServedModel, level: Level) -> int:
-        assert model.device is not None
-        return self._memory.bytes_asleep(model.device, model.footprint(), level)
-
-    def _devices(self) -> set[str]:
-        return {model.device for model in self._models.stirring if model.device and model.loaded}
-
-    def _snapshot(self, device: str) -> Snapshot:
-        now = self._timers.now()
-        stirring = self._models.stirring
-        models = [model for model in stirring if model.device == device]
-        on_device = [model.footprint() for model in models]
-        on_device.append(Footprint(residue=self._models.residue(device)))
-        return Snapshot(
-            now=now,
-            models=tuple(seen_by_policy(model, now) for model in models if model.loaded),
-            budget=self._memory.budget(device, on_device, [model.footprint() for model in stirring]),
-            min_awake=self.config.turns.min_awake,
-            turn=self.config.turns.turn,
-        )
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

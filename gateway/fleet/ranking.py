@@ -38,13 +38,13 @@ def how_soon(idle: float, gaps: Sequence[float]) -> float:
     begin, end = EDGES[first], EDGES[first + 1]
     # Of the gaps in the class that this one has reached, those that are longer.
     seen = [gaps[first] * (end - idle) / (end - begin), *gaps[first + 1 :]]
-    unseen, least = DOUBT, max(idle, 1.0)
     known = sum(seen)
+    unseen, doubt = DOUBT, DOUBT * max(idle, 1.0)
     uses = seconds = most = 0.0
     reached = idle
     for index, count in enumerate(seen, first + 1):
         end = EDGES[index]
-        still_unseen = DOUBT * least / end
+        still_unseen = doubt / end
         ending = count + unseen - still_unseen
         seconds += (known + unseen - ending / 2) * (end - reached)
         uses += ending
@@ -53,6 +53,8 @@ def how_soon(idle: float, gaps: Sequence[float]) -> float:
         if reached - idle >= HORIZON:
             if uses > most * seconds:
                 most = uses / seconds
+            elif uses + known + unseen <= most * seconds:
+                break  # nor would all that is left make it more, did it come at once
             if known <= 0.0:
                 break  # what is not seen comes ever more seldom
     return most

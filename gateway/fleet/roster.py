@@ -1,26 +1,32 @@
-"""All models by their names, and the few of them about which something may have to be done.
+"""All models by their names, and what plans see of them.
 
-A model stirs while anybody waits for it or uses it, while anything is under way with it, and while it holds
-memory that could be taken from it. All others rest: plans need not look at them, so that what a request
-costs does not grow with the number of models that are merely there.
+A model stirs while anybody waits for it or uses it and while anything is under way with it. All others are
+quiet, and are seen as they were when they became so; those that hold nothing that could be taken from them
+are only counted. So what a request costs does not grow with the models that are merely there. Whoever is
+about to do something with a model rouses it first.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from gateway.errors import ModelNotFound
 from gateway.fleet.served_model import ServedModel
+from gateway.fleet.snapshot import Model
+from gateway.fleet.view import seen_by_policy
 
 
 class Roster:
     def __init__(self, models: Iterable[ServedModel]) -> None:
         self._stirring: dict[ServedModel, None] = {}
+        self._quiet: defaultdict[str, dict[ServedModel, Model]] = defaultdict(dict)
+        """By device, those that hold what could be taken from them."""
         self._residues: dict[ServedModel, int] = {}
-        """Bytes that a resting model keeps on its device."""
-        self._residue: dict[str, int] = {}
+        """Bytes that another quiet model keeps on its device."""
+        self._residue: defaultdict[str, int] = defaultdict(int)
         """Their sum, by device."""
-        self.set(models)
+        self.enrol(models)
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
@@ -43,7 +49,7 @@ class Roster:
             or next((model for model in self._stirring if model.name == name), None)
         )
 
-    def set(self, models: Iterable[ServedModel]) -> None:
+    def enrol(self, models: Iterable[ServedModel]) -> None:
         """From now on these are found, in this order. Others stir as long as they have to."""
         self._models = {model.name: model for model in models}
         self._aliases = {alias: model for model in self for alias in model.config.aliases}
@@ -57,21 +63,46 @@ class Roster:
         """Those that are found, and those that leave."""
         return list(dict.fromkeys((*self, *self._stirring)))
 
-    def rouse(self, model: ServedModel) -> None:
-        """Something is about to be asked of it."""
-        if model not in self._stirring:
-            self._stirring[model] = None
-            if model.device:
-                self._residue[model.device] = self.residue(model.device) - self._residues.pop(model, 0)
+    @property
+    def seen(self) -> int:
+        """How many models plans look at."""
+        return len(self._stirring) + sum(map(len, self._quiet.values()))
 
-    def let_rest(self) -> None:
+    @property
+    def devices(self) -> set[str]:
+        """On which there are any of these."""
+        quiet = {device for device, models in self._quiet.items() if models}
+        return quiet | {model.device for model in self._stirring if model.device}
+
+    def rouse(self, model: ServedModel) -> None:
+        """Something is about to be done with it."""
+        if model in self._stirring:
+            return
+        self._stirring[model] = None
+        if model.device:
+            self._quiet[model.device].pop(model, None)
+            self._residue[model.device] -= self._residues.pop(model, 0)
+
+    def let_rest(self, now: float) -> None:
         """Look away from those that need nothing any more."""
         for model in [model for model in self._stirring if model.at_rest]:
             del self._stirring[model]
-            if model.device:
-                self._residues[model] = model.footprint().device
-                self._residue[model.device] = self.residue(model.device) + self._residues[model]
+            if model.device is None:
+                continue
+            if model.held or model.level == 1:
+                self._quiet[model.device][model] = seen_by_policy(model, now)
+            elif residue := model.footprint().device:
+                self._residues[model] = residue
+                self._residue[model.device] += residue
+
+    def views(self, now: float) -> dict[str, list[Model]]:
+        """What plans see, by device."""
+        views = {device: list(models.values()) for device, models in self._quiet.items()}
+        for model in self._stirring:
+            if model.device and model.loaded:
+                views.setdefault(model.device, []).append(seen_by_policy(model, now))
+        return views
 
     def residue(self, device: str) -> int:
-        """Bytes that all resting models together keep on a device."""
-        return self._residue.get(device, 0)
+        """Bytes that all models which plans do not see keep on a device, together."""
+        return self._residue[device]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from engine import Level
 from gateway.fleet.state import State
 from gateway.fleet.usage import DEFAULT_RATES, NO_GAPS
 
+_AWAKE = (State.AWAKE, State.DRAINING)
+_DRAINING = State.DRAINING
+"""Looked up once: reading a member of an enumeration is what these tests would cost."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
     """One model as the policy sees it. Times are on the snapshot's clock."""
 
     name: str
@@ -45,6 +49,7 @@ class Model:
     waiting_since: float | None = None
     last_used: float = -math.inf
     awake_since: float = -math.inf
+    """And whatever was suspended has gone on; now, while some of it has not."""
     gaps: tuple[float, ...] = NO_GAPS
     wake_rates: tuple[float, float] = DEFAULT_RATES
     """Both as in ``Usage``."""
@@ -56,11 +61,11 @@ class Model:
 
     @property
     def awake(self) -> bool:
-        return self.state in (State.AWAKE, State.DRAINING)
+        return self.state in _AWAKE
 
     @property
     def turn_over(self) -> bool:
-        return self.state is State.DRAINING
+        return self.state is _DRAINING
 
     @property
     def waits_for_room(self) -> bool:
@@ -77,8 +82,7 @@ class Model:
         return max(0, held - self.residue_bytes - (0 if self.awake else self.kv_used))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes. ``limit`` is what the configuration allows, ``available`` what the system has left now."""
 
     device_limit: int
@@ -91,8 +95,7 @@ class Budget:
     """A CPU device: the device's memory is the host's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     now: float
     models: tuple[Model, ...]
     budget: Budget

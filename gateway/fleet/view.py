@@ -31,7 +31,7 @@ def seen_by_policy(model: ServedModel, now: float) -> Model:
         active=len(model.queue.active),
         waiting_since=model.waiting_since,
         last_used=now if model.queue.active else model.last_used,
-        awake_since=model.awake_since,
+        awake_since=now if model.catching_up else model.awake_since,
         gaps=model.usage.gaps,
         wake_rates=model.usage.wake_rates,
         turn_ended_at=model.turn_ended_at,

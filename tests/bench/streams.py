@@ -22,6 +22,7 @@ class Stream:
     asked: float
     came: list[float]
     cached_tokens: int = 0
+    text: str = ""
 
     @property
     def first(self) -> float:
@@ -56,7 +57,7 @@ async def stream(
         "stream": True,
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     }
-    asked, came, usage = time.perf_counter(), [], {}
+    asked, came, usage, text = time.perf_counter(), [], {}, ""
     async with client.stream("POST", "/v1/completions", json=body) as answer:
         answer.raise_for_status()
         async for line in answer.aiter_lines():
@@ -64,6 +65,7 @@ async def stream(
                 chunk = json.loads(line[6:])
                 usage = chunk.get("usage") or usage
                 if chunk.get("choices"):
+                    text += chunk["choices"][0]["text"]
                     new = max(1, (usage.get("completion_tokens") or 0) - len(came))
                     now, last = time.perf_counter(), came[-1] if came else asked
                     came += [last + (now - last) * (at + 1) / new for at in range(new)] if came else [now]
@@ -71,7 +73,7 @@ async def stream(
                         begun.set()
     assert came, "no token came"
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    return Stream(asked, came, cached)
+    return Stream(asked, came, cached, text)
 
 
 async def crowd(url: str, model: str, prompts: Sequence[Sequence[int]], tokens: int) -> list[Stream]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -188,3 +190,26 @@ async def test_an_estimate_is_what_waking_takes(large: Path, awake: OpenEngine) 
     assert estimate is not None
     engine = await awake(large)
     assert 0 <= engine.footprint().weights - estimate.weights_bytes < 0.05 * estimate.weights_bytes + 2**21
+
+
+async def test_what_a_wake_has_read_so_far_is_counted(
+    large: Path, awake: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await awake(large)
+    whole = engine.footprint()
+    await engine.sleep(2)
+    asleep, real, seen = engine.footprint(), os.preadv, []
+
+    def preadv(*args: Any) -> int:
+        seen.append(engine.footprint())
+        return real(*args)
+
+    with monkeypatch.context() as reading:
+        reading.setattr("engine.reader._PIECE", 2**20)
+        reading.setattr("engine.reader.os.preadv", preadv)
+        await engine.wake()
+    grown = [one.weights for one in seen]
+    assert grown == sorted(grown) and grown[0] == 0 and grown[-1] > whole.weights / 2
+    assert {one.weights + one.to_wake for one in seen} == {asleep.to_wake - whole.kv}
+    assert {one.host_copy for one in seen} == {0}, "nothing is parked that is on its way"
+    assert engine.footprint() == whole

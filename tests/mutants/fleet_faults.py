@@ -9,18 +9,22 @@ import asyncio
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from engine import DeviceError, Engine, Level
 from gateway.errors import ApiError
-from gateway.fleet import Fleet, State, actions, cooldown, fleet, policy
+from gateway.fleet import Fleet, State, actions, cooldown, policy, roster
+from gateway.fleet.drain import Drain
 from gateway.fleet.idle import Deadlines
 from gateway.fleet.lease import Ticket
+from gateway.fleet.levels import Levels
+from gateway.fleet.planning import Planning
 from gateway.fleet.queue import Queue
-from gateway.fleet.served_model import Drain, ServedModel
+from gateway.fleet.room import Room
+from gateway.fleet.served_model import ServedModel
 from gateway.fleet.snapshot import Model
 from gateway.fleet.state import Cause
 from tests.gateway.fleet import rules
@@ -40,19 +44,19 @@ def breaks(rule: rules.Rule) -> Callable[[Fault], Fault]:
 
 def see_otherwise(monkeypatch: pytest.MonkeyPatch, change: Callable[[Model], Model]) -> None:
     """The policy sees its models changed."""
-    seen = fleet.seen_by_policy
-    monkeypatch.setattr(fleet, "seen_by_policy", lambda model, now: change(seen(model, now)))
+    seen = roster.seen_by_policy
+    monkeypatch.setattr(roster, "seen_by_policy", lambda model, now: change(seen(model, now)))
 
 
 def never(monkeypatch: pytest.MonkeyPatch, action: type[actions.Action]) -> None:
     """The fleet forgets to carry out an action."""
-    carry_out = Fleet._carry_out
+    carry_out = Planning._carry_out
 
-    def forget(self: Fleet, what: actions.Action) -> None:
+    def forget(self: Planning, what: actions.Action) -> None:
         if not isinstance(what, action):
             carry_out(self, what)
 
-    monkeypatch.setattr(Fleet, "_carry_out", forget)
+    monkeypatch.setattr(Planning, "_carry_out", forget)
 
 
 # Waking
@@ -109,7 +113,7 @@ def a_cool_down_holds_for_hands_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def refuse(self: ServedModel, cause: Cause, *rest: Any) -> Ticket:
         if self.cooling_seconds:
-            raise self._wake_failed()
+            raise self.wake_failed()
         return ask(self, cause, *rest)
 
     monkeypatch.setattr(ServedModel, "ask", refuse)
@@ -129,17 +133,17 @@ def the_second_try_makes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @breaks(rules.what_cannot_fit_alone_is_refused_with_numbers)
 def room_is_tried_for_what_cannot_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy._Planner, "_possible", lambda self, model: math.inf)
+    monkeypatch.setattr(Room, "possible", lambda self, model: math.inf)
 
 
 @breaks(rules.memory_that_a_busy_model_holds_is_waited_for)
 def what_is_busy_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    possible = policy._Planner._possible
+    possible = Room.possible
 
-    def less(self: policy._Planner, model: Model) -> int:
-        return possible(self, model) - sum(m.device_bytes for m in self.models if m.active)
+    def less(self: Room, model: Model) -> int:
+        return possible(self, model) - sum(m.device_bytes for m in self._snapshot.models if m.active)
 
-    monkeypatch.setattr(policy._Planner, "_possible", less)
+    monkeypatch.setattr(Room, "possible", less)
 
 
 # Sleeping
@@ -197,7 +201,7 @@ def only_a_request_starts_the_idle_clock(monkeypatch: pytest.MonkeyPatch) -> Non
 def a_timer_sleeps_without_comparing_stamps(monkeypatch: pytest.MonkeyPatch) -> None:
     def fire(self: Deadlines, name: str) -> None:
         armed = self._armed.pop(name)
-        fleets_model: ServedModel = self._deadline.__closure__[0].cell_contents._models[name]  # type: ignore[attr-defined]
+        fleets_model: ServedModel = self._deadline.__closure__[0].cell_contents[name]  # type: ignore[attr-defined]
         if self._prefix == "idle" and fleets_model.held:
             fleets_model.idle_since = armed - fleets_model.config.idle_timeout
         self._due(name)
@@ -246,18 +250,18 @@ def keep_alive_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     accept = ServedModel.accept
 
     def keep(self: ServedModel, keep_alive: float | None) -> Ticket:
-        return accept(self, self._keep_alive if keep_alive is None else keep_alive)
+        return accept(self, self.keep_alive if keep_alive is None else keep_alive)
 
     monkeypatch.setattr(ServedModel, "accept", keep)
 
 
 @breaks(rules.keep_alive_protects_from_nothing_else)
 def keep_alive_pins(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = fleet.seen_by_policy
+    seen = roster.seen_by_policy
     monkeypatch.setattr(
-        fleet,
+        roster,
         "seen_by_policy",
-        lambda model, now: replace(seen(model, now), pinned=model._keep_alive == math.inf),
+        lambda model, now: replace(seen(model, now), pinned=model.keep_alive == math.inf),
     )
 
 
@@ -272,6 +276,26 @@ def what_is_busy_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 @breaks(rules.who_is_suspended_gets_turns_of_its_own)
 def a_turn_begins_before_the_wake(monkeypatch: pytest.MonkeyPatch) -> None:
     see_otherwise(monkeypatch, lambda m: replace(m, awake_since=-math.inf))
+
+
+@breaks(rules.a_turn_begins_when_what_was_given_up_is_computed_again)
+def a_turn_begins_with_the_wake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ticket, "tokens_came", lambda self: setattr(self, "begun", True))
+    monkeypatch.setattr(ServedModel, "catching_up", False)
+
+
+@breaks(rules.who_leaves_while_it_is_computed_again_is_not_waited_for)
+def who_has_left_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = ServedModel.release
+
+    def forget(self: ServedModel, ticket: Ticket) -> None:
+        self.__dict__["waited_for"] = self.__dict__.get("waited_for") or ticket.awaited
+        release(self, ticket)
+
+    monkeypatch.setattr(ServedModel, "release", forget)
+    monkeypatch.setattr(
+        ServedModel, "catching_up", property(lambda self: bool(self.__dict__.get("waited_for")))
+    )
 
 
 @breaks(rules.nobody_is_woken_for_a_suspended_request_that_has_left)
@@ -396,15 +420,15 @@ def a_draining_server_serves_its_queue(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @breaks(rules.a_half_woken_model_is_completed_by_what_is_missing)
 def half_awake_is_awake(monkeypatch: pytest.MonkeyPatch) -> None:
-    rest = ServedModel._rest
+    rest = ServedModel.rest
 
     def rise(self: ServedModel, *args: Any) -> None:
         if self.held:
-            self._enter(State.AWAKE, "manual")
+            self.enter(State.AWAKE, "manual")
         else:
             rest(self, *args)
 
-    monkeypatch.setattr(ServedModel, "_rest", rise)
+    monkeypatch.setattr(ServedModel, "rest", rise)
 
 
 @breaks(rules.a_sleep_by_hand_goes_to_the_level_asked_and_never_up)
@@ -442,17 +466,17 @@ def a_sleep_by_hand_does_not_wait_for_the_wake(monkeypatch: pytest.MonkeyPatch) 
 
 @breaks(rules.room_on_a_cpu_is_made_at_level_2)
 def the_configured_level_holds_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    sleep = Fleet._sleep
+    sleep = Planning.sleep
 
-    def shallow(self: Fleet, model: ServedModel, level: Level, cause: Cause) -> Drain:
+    def shallow(self: Planning, model: ServedModel, level: Level, cause: Cause) -> Drain:
         return sleep(self, model, 1 if model.config.level == 1 else level, cause)
 
-    monkeypatch.setattr(Fleet, "_sleep", shallow)
+    monkeypatch.setattr(Planning, "sleep", shallow)
 
 
 @breaks(rules.parked_weights_stay_within_the_host_limit_and_the_hotter_stays_parked)
 def first_come_first_parked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy._Planner, "_colder_than", lambda self, model: iter(()))
+    monkeypatch.setattr(Levels, "colder_than", lambda self, model: [])
 
 
 @breaks(rules.kv_that_nobody_uses_goes_before_any_model_sleeps)
@@ -467,9 +491,9 @@ def parked_sleepers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @breaks(rules.the_least_useful_idle_model_makes_room)
 def the_last_used_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy._Planner, "_loss", lambda self, model: -model.last_used)
+    monkeypatch.setattr(Levels, "loss", lambda self, model: -model.last_used)
 
 
 @breaks(rules.memory_that_others_take_costs_the_coldest_sleepers_first)
 def nobody_looks_at_what_the_system_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Fleet, "_look_at_memory", lambda self: None)
+    monkeypatch.setattr(Planning, "_look_at_memory", lambda self: None)

@@ -15,6 +15,7 @@ from gateway.fleet import Fleet, Lease, reconfigure
 from gateway.fleet.budget import Memory
 from gateway.fleet.roster import Roster
 from gateway.fleet.served_model import ServedModel
+from gateway.fleet.snapshot import Model
 from tests.gateway.fleet import reload_rules as rules
 from tests.mutants.fleet_faults import breaks
 
@@ -71,8 +72,13 @@ def token_ids_are_taken_for_everybody_s(monkeypatch: pytest.MonkeyPatch) -> None
 
 @breaks(rules.memory_of_a_model_that_leaves_is_not_given_away_twice)
 def who_leaves_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    remaining = property(lambda self: [model for model in self._stirring if not model.gone])
-    monkeypatch.setattr(Roster, "stirring", remaining)
+    views = Roster.views
+
+    def of_those_who_stay(self: Roster, now: float) -> dict[str, list[Model]]:
+        names = {model.name for model in self}
+        return {d: [m for m in models if m.name in names] for d, models in views(self, now).items()}
+
+    monkeypatch.setattr(Roster, "views", of_those_who_stay)
 
 
 @breaks(rules.a_suspended_model_that_leaves_comes_back_to_finish)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from engine.memory import cpu
+from engine.memory.budget import Budget
 from engine.memory.cpu import HUGE_PAGE, CpuArena, round_up
 from engine.types import OutOfMemory
 from tests.engine.memory.roots import FakeRoot
@@ -99,3 +104,43 @@ def test_a_range_far_beyond_ram_costs_nothing() -> None:
 @pytest.mark.parametrize(("size", "up"), [(0, 0), (1, 16), (16, 16), (17, 32)])
 def test_round_up(size: int, up: int) -> None:
     assert round_up(size, 16) == up
+
+
+class OldKernel:
+    """libc on a kernel that answers one advice with an error."""
+
+    def __init__(self, libc: Any, error: int) -> None:
+        self._libc = libc
+        self._error = error
+
+    def madvise(self, address: int, length: int, advice: int) -> int:
+        if advice != cpu._MADV_POPULATE_WRITE:
+            return int(self._libc.madvise(address, length, advice))
+        ctypes.set_errno(self._error)
+        return -1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._libc, name)
+
+
+def test_a_kernel_that_cannot_populate_has_its_pages_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    arena = CpuArena(4 * MIB)
+    monkeypatch.setattr(cpu, "_libc", OldKernel(cpu._libc, errno.EINVAL))
+    with arena.commit(0, 4 * MIB):
+        arena.populate(0, 4 * MIB)
+    assert int(smaps(arena.address)["Rss"].split()[0]) >= 4 * 1024
+    arena.close()
+
+
+def test_a_kernel_that_has_no_pages_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = Budget(4 * MIB)
+    arena = CpuArena(4 * MIB, budget=budget)
+    with monkeypatch.context() as scarce, pytest.raises(OutOfMemory):
+        scarce.setattr(cpu, "_libc", OldKernel(cpu._libc, errno.ENOMEM))
+        with arena.commit(0, 4 * MIB):
+            arena.populate(0, 4 * MIB)
+    assert (arena.committed, budget.used) == (0, 0)
+    assert smaps(arena.address)["Rss"] == "0 kB"
+    with arena.commit(0, 4 * MIB):
+        arena.populate(0, 4 * MIB)
+    arena.close()

@@ -395,6 +395,41 @@ async def who_is_suspended_gets_turns_of_its_own() -> None:
 
 
 @rule
+async def a_turn_begins_when_what_was_given_up_is_computed_again() -> None:
+    """Prompts that take longer than a turn: nobody would get anywhere."""
+    turns = TurnConfig(min_awake=0.0, turn=1.0)
+    specs = two_that_do_not_fit(token_seconds=0.1, prompt_seconds=5.0, first_kv=50 * MIB, reply="x" * 40)
+    async with world(specs, total=655 * MIB, turns=turns) as w:
+        answers = [w.ask(name, tokens=40) for name in "aabb"]
+        await w.advance(100.0)
+        assert all(answer.result().text == "x" * 40 for answer in answers)
+        assert all(2 <= w.calls(name, "sleep") <= 6 for name in "ab")
+
+
+@rule
+async def who_leaves_while_it_is_computed_again_is_not_waited_for() -> None:
+    turns = TurnConfig(min_awake=0.0, turn=1.0)
+    specs = two_that_do_not_fit(token_seconds=0.1, first_kv=50 * MIB, reply="x" * 400)
+    async with world(specs, total=655 * MIB, turns=turns) as w:
+        stays, leaves = w.ask("a", tokens=400), w.ask("a", tokens=400)
+        await w.advance(2.0)
+        other = w.ask("b", tokens=40)
+        await w.advance(2.5)
+        assert w.engine("a").suspended
+        w.spec("a").prompt_seconds = 50.0
+        await w.advance(5.0)
+        assert w.state("a") == AWAKE
+        w.spec("a").prompt_seconds = 0.0
+        waiting = w.ask("b", tokens=1)
+        await w.advance(3.0)
+        assert not waiting.done()
+        for task in (leaves, stays):
+            task.cancel()
+        await w.advance(8.0)
+        assert (waiting.result().text, other.done()) == ("x", True)
+
+
+@rule
 async def nobody_is_woken_for_a_suspended_request_that_has_left() -> None:
     turns = TurnConfig(min_awake=0.0, turn=1.0)
     async with world(two_that_do_not_fit(token_seconds=0.5), turns=turns) as w:

@@ -152,8 +152,10 @@ async def test_memory_of_device_and_host() -> None:
 
 
 async def test_kv_of_an_engine_leaves_room_for_its_weights() -> None:
+    """All that the device has, since ``device_limit`` may be raised while the engine is open."""
     async with world({"a": FakeSpec()}, device_limit=800 * MIB) as w:
-        assert w.engine("a").options.kv_limit == 700 * MIB
+        assert w.engine("a").options.device_limit == 800 * MIB
+        assert w.engine("a").options.kv_limit == 900 * MIB
 
 
 async def test_fault_of_an_engine_is_told() -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 from hypothesis import given, settings
+from msgspec.structs import replace
 
 from gateway.fleet import State
 from gateway.fleet.actions import Deepen, EndTurn, ForgetKv, Refuse, Resume, Sleep, Suspend, TrimKv, Wake

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from hypothesis import given, settings
+from msgspec.structs import replace
 
 from gateway.fleet import State
 from gateway.fleet.actions import Deepen, Refuse, Sleep, TrimKv

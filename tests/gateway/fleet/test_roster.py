@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from engine import Footprint
+from engine import Footprint, Level
 from gateway.errors import ModelNotFound
+from gateway.fleet import State
 from gateway.fleet.served_model import ServedModel
 from tests.fake_engine import MIB, FakeSpec
 from tests.gateway.fleet.world import World, world
@@ -15,7 +18,7 @@ def fleet_of(models: int) -> dict[str, FakeSpec]:
     return {f"m{number}": FakeSpec() for number in range(models)}
 
 
-async def looks(models: int, monkeypatch: pytest.MonkeyPatch) -> int:
+async def looks(models: int, level: Level, monkeypatch: pytest.MonkeyPatch) -> int:
     """How often any model's memory is looked at while one is woken, used twice and put to sleep."""
     count = 0
     real = ServedModel.footprint
@@ -25,12 +28,12 @@ async def looks(models: int, monkeypatch: pytest.MonkeyPatch) -> int:
         count += 1
         return real(self)
 
-    levels = {name: {"level": 2, "idle_timeout": 10.0} for name in fleet_of(models)}
-    async with world(fleet_of(models), **levels) as w:
+    config = {"level": level, "idle_timeout": 10.0, "deepen_after": math.inf}
+    async with world(fleet_of(models), total=10_000 * MIB, **dict.fromkeys(fleet_of(models), config)) as w:
         for name in fleet_of(models):
             await w.answered(name)
             await w.advance(11)  # asleep again: it has been loaded, and keeps its residue
-        assert w.device_bytes() == models * MIB
+        assert w.device_bytes() == models * (MIB if level == 2 else 101 * MIB)
         with monkeypatch.context() as counting:
             counting.setattr(ServedModel, "footprint", footprint)
             for _ in range(2):
@@ -39,8 +42,24 @@ async def looks(models: int, monkeypatch: pytest.MonkeyPatch) -> int:
     return count
 
 
-async def test_models_at_rest_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert await looks(3, monkeypatch) == await looks(60, monkeypatch)
+@pytest.mark.parametrize("level", [1, 2])
+async def test_quiet_models_are_not_looked_at(level: Level, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await looks(3, level, monkeypatch) == await looks(60, level, monkeypatch)
+
+
+async def test_kv_that_a_quiet_model_gave_back_by_itself_costs_nobody_anything() -> None:
+    """Plans go on seeing it with that KV, as room that is to be had."""
+    specs = {"a": FakeSpec(), "b": FakeSpec(), "c": FakeSpec(weights=700 * MIB)}
+    async with world(specs) as w:
+        await w.answered("a")
+        await w.answered("b")
+        w.engine("a").kv += 300 * MIB
+        await w.advance(2)
+        await w.answered("a")
+        await w.advance(2)  # seen with it, and quiet
+        w.engine("a").kv -= 300 * MIB
+        await w.answered("c")
+        assert [w.state(name)[0] for name in specs] == [State.AWAKE] * 3
 
 
 async def test_what_models_at_rest_keep_is_counted() -> None:

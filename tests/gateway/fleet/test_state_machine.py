@@ -13,11 +13,13 @@ from typing import Any, Literal
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from engine import ALL_TAGS, CheckpointError, DeviceError, Level, OutOfMemory, Tag
 from gateway.config import TurnConfig
 from gateway.errors import ApiError, ShuttingDown
 from gateway.fleet import State, Transition
+from gateway.fleet.view import seen_by_policy
 from tests.fake_engine import MIB, FakeSpec
 from tests.gateway.fleet.world import Answer, World, world
 
@@ -167,6 +169,16 @@ class FleetMachine(RuleBasedStateMachine):
             copies = sum(engine.host_copy for engine in self.w.backend.engines.values())
             host = self.w.fleet.memory()["host"]
             assert host["used"] == copies
+
+    @invariant()
+    def plans_see_quiet_models_as_they_are(self) -> None:
+        """All but KV that the engine gave back by itself, and that more of it came to be."""
+        for models in self.w.fleet._models._quiet.values():
+            for model, view in models.items():
+                seen = seen_by_policy(model, self.w.timers.now())
+                kv = {"device_bytes": seen.device_bytes, "kv_unused": seen.kv_unused, "to_wake": seen.to_wake}
+                assert replace(view, **kv) == seen
+                assert view.device_bytes - seen.device_bytes == view.kv_unused - seen.kv_unused
 
     @invariant()
     def in_flight_is_exact(self) -> None:
