@@ -8,6 +8,7 @@ kind decides, never their number.
 from __future__ import annotations
 
 import logging
+from functools import cache
 
 import torch
 from torch.nn.functional import linear, pad
@@ -19,7 +20,10 @@ from engine.types import OutOfMemory
 from engine.widening import can_widen, widened_linear, widening_pays
 
 _LONGEST_LONE = 1024
-"""Columns to which a lone row's sums were found to be those of a row among others."""
+"""Columns to which a lone row's sums were found to be those of a row among others, where AVX-512 adds."""
+_PROMPT_TILE, _ANSWER_TILE = 64, 16
+"""Rows that AMX multiplies at a time. How it splits a row's sum depends on how many rows come along, so they
+are always as many. Up to 16 cost what one costs."""
 
 log = logging.getLogger("dormouse.engine")
 
@@ -41,9 +45,17 @@ class Linear:
         """``generated``: the rows are tokens of answers, else of prompts."""
         if self._widened and not generated:
             return widened_linear(x, self.weight, self.bias, packed=self.packed)
+        if self.weight.dtype == torch.bfloat16 and has_amx():
+            return self._by_tiles(x, _ANSWER_TILE if generated else _PROMPT_TILE)
         rows = len(x)
         padded = _padded(max(rows, self._least(generated)))
         return self._multiply(x if padded == rows else pad(x, (0, 0, 0, padded - rows)))[:rows]
+
+    def _by_tiles(self, x: torch.Tensor, tile: int) -> torch.Tensor:
+        rows = len(x)
+        tiles = pad(x, (0, 0, 0, -rows % tile)).split(tile)
+        products = [self._multiply(rows_of_tile) for rows_of_tile in tiles]
+        return (products[0] if len(products) == 1 else torch.cat(products))[:rows]
 
     def _least(self, generated: bool) -> int:
         """Rows from which on the sums of one are the same, whatever their number, as far as that is cheap."""
@@ -86,6 +98,12 @@ class Linear:
     def emptied(self) -> None:
         """The weight's memory has been given back; what will be read into it is plain."""
         self.packed = False
+
+
+@cache
+def has_amx() -> bool:
+    """Whether bfloat16 products are AMX's here."""
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def _padded(rows: int) -> int:

@@ -167,14 +167,16 @@ def test_all_are_served_and_as_many_sleep_lightly_as_fit(
 
 
 def test_another_process_that_grows(tmp_path: Path, checkpoints: dict[str, Path], group: Group) -> None:
-    """First it costs the parked weights of the coldest, no more than needed; then wakes are refused."""
+    """First it costs the parked weights of one, no more than needed; then wakes are refused."""
     with confined(tmp_path, checkpoints, group) as server:
         right = {name: ask(server, name) for name in ("a", "b")}
         for name in ("a", "b"):
             assert server.http.post(f"/sleep?level=1&model={name}").json()["level"] == 1
         with hog(group, available(server) + 5 * MIB):
-            server.wait_state("a", "asleep", level=2, seconds=10)
-            assert server.status("b")["level"] == 1
+            # Which of them depends on how fast each was read.
+            server.wait_until(lambda: 2 in [server.status(name)["level"] for name in ("a", "b")], "none left")
+            time.sleep(2)
+            assert sorted(server.status(name)["level"] for name in ("a", "b")) == [1, 2]
         server.http.post("/sleep?level=2").raise_for_status()
         with hog(group, available(server) - 40 * MIB):
             refused = server.http.post("/v1/completions", json={"model": "a", "prompt": "x"})

@@ -18,7 +18,7 @@ from torch.nn.functional import rms_norm, silu
 
 from engine.attention import AttentionSpec, attend, make_plan, write_kv
 from engine.blocks import BLOCK_SIZE, blocks_for
-from engine.linear import Linear
+from engine.linear import Linear, has_amx
 from engine.models.decoder import _rms_norm
 from engine.models.experts_config import ExpertsConfig
 from engine.models.moe import mixture
@@ -122,7 +122,7 @@ MAY: dict[str, tuple[Operation, torch.Tensor]] = {
 }
 
 
-KNOWN = can_pack() and widening_pays()
+KNOWN = has_amx() or (can_pack() and widening_pays())
 """Whether this CPU is of the kind that 16-bit products were found to be independent on."""
 
 

@@ -508,5 +508,5 @@ def any_layout_of_blocks_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @caught_by("test_row_dependence.py::test_16_bit_linears_have_rows_that_do_not_depend_on_their_number")
-def a_long_lone_row_is_multiplied_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "_LONGEST_LONE", 10**6)
+def rows_are_multiplied_as_many_as_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Linear, "__call__", lambda self, x, generated=False: self._multiply(x))
