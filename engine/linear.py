@@ -53,8 +53,7 @@ class Linear:
 
     def _by_tiles(self, x: torch.Tensor, tile: int) -> torch.Tensor:
         rows = len(x)
-        tiles = pad(x, (0, 0, 0, -rows % tile)).split(tile)
-        products = [self._multiply(rows_of_tile) for rows_of_tile in tiles]
+        products = [self._multiply(part) for part in torch.split(pad(x, (0, 0, 0, -rows % tile)), tile)]
         return (products[0] if len(products) == 1 else torch.cat(products))[:rows]
 
     def _least(self, generated: bool) -> int:
