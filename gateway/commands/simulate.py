@@ -9,8 +9,12 @@ import argparse
 import asyncio
 import json
 import logging
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
@@ -23,12 +27,27 @@ from gateway.config import Config, ModelConfig
 from gateway.config_file import ConfigError, load_config
 from gateway.fleet import VirtualTimers
 from gateway.simulate.baselines import rankings
-from gateway.simulate.costs import CPU, GPU, CostsError, load_costs
+from gateway.simulate.costs import CPU, GPU, Costs, CostsError, load_costs
 from gateway.simulate.generate import generate, made_up_size
 from gateway.simulate.machine import Machine
 from gateway.simulate.replay import replay
 from gateway.simulate.report import Figures, figures, words
 from gateway.simulate.trace import Request, TraceError, read_trace, write_trace
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What all policies are tried on. Sizes and memories in bytes."""
+
+    trace: list[Request]
+    config: Config
+    sizes: dict[str, int]
+    costs: Costs
+    device_memory: int
+    host_memory: int | None
+
+    def machine(self, timers: VirtualTimers) -> Machine:
+        return Machine(timers, self.costs, self.sizes, self.device_memory, self.host_memory)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,11 +72,8 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(str(error), exit_code=2) from None
     _check_names(trace, config)
     device, host = _memories(args.device_memory, args.host_memory)
-
-    def machine(timers: VirtualTimers) -> Machine:
-        return Machine(timers, costs or (CPU if host is None else GPU), sizes, device, host)
-
-    results = {name: _simulate(name, trace, config, machine) for name in args.policy or rankings()}
+    scene = Scene(trace, config, sizes, costs or (CPU if host is None else GPU), device, host)
+    results = _simulate_all(args.policy or list(rankings()), scene)
     if args.json:
         print(json.dumps({"trace": str(args.trace), "models": len(config.models), "policies": results}))
     else:
@@ -65,13 +81,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _simulate(
-    policy: str, trace: list[Request], config: Config, machine: Callable[[VirtualTimers], Machine]
-) -> Figures:
-    sys.stderr.write(f"{policy} ...\n")
+def _simulate_all(policies: list[str], scene: Scene) -> dict[str, Figures]:
+    """Side by side, as far as there are processors."""
+    sys.stderr.write(f"{', '.join(policies)} ...\n")
+    workers = min(len(policies), len(os.sched_getaffinity(0)))
+    quiet_end = (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a trace
+    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=quiet_end) as pool:
+        return dict(zip(policies, pool.map(_simulate, policies, [scene] * len(policies)), strict=True))
+
+
+def _simulate(policy: str, scene: Scene) -> Figures:
     logging.getLogger("dormouse").setLevel(logging.CRITICAL)
     ranking, watch = rankings()[policy]
-    return figures(asyncio.run(replay(trace, config, machine, ranking, watch)))
+    return figures(asyncio.run(replay(scene.trace, scene.config, scene.machine, ranking, watch)))
 
 
 def _memories(device: int | None, host: int | None) -> tuple[int, int | None]:
