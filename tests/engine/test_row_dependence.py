@@ -123,7 +123,7 @@ MAY: dict[str, tuple[Operation, torch.Tensor]] = {
 
 
 KNOWN = has_amx() or (can_pack() and widening_pays())
-"""Whether this CPU is of the kind that 16-bit products were found to be independent on."""
+"""Whether this CPU is of a kind whose 16-bit products do not depend on the number of rows."""
 
 
 @pytest.mark.parametrize("name", NEVER)
@@ -143,7 +143,7 @@ def different() -> dict[str, list[int]]:
     return found
 
 
-@pytest.mark.skipif(not KNOWN, reason="16-bit products depend on the number of rows on this CPU")
+@pytest.mark.skipif(not KNOWN, reason="what 16-bit products depend on is not known of this CPU")
 def test_16_bit_linears_have_rows_that_do_not_depend_on_their_number(different: dict[str, list[int]]) -> None:
     for name, numbers in different.items():
         assert not numbers or MAY[name][1].dtype == torch.float32, name
