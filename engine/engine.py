@@ -7,10 +7,13 @@ memory on the device's worker, reads from disk beside it.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from array import array
 from collections.abc import AsyncGenerator
 from collections.abc import Sequence as SequenceOf
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from engine.checkpoint import Checkpoint
@@ -68,11 +71,13 @@ class TorchEngine:
         widest = max(self._config.vocab_size, self._tokenizer.size)
         self._grammars = GrammarCompiler(self._tokenizer.to_json, widest, self._eos)
         self.info: ModelInfo = describe(self._checkpoint, self._config, self._tokenizer, options)
-        self._cold_bytes = _estimated_weights(directory, options)
+        self._cold_bytes = _least_bytes(directory, options)
         self._model: AnyModel | None = None
         self._kv_ready = False
         self._stepper: GenerationStepper | EmbeddingStepper | None = None
         self._progress: Progress | None = None
+        self._went_on = asyncio.Event()
+        self._went_on.set()
 
     # What needs no weights.
 
@@ -173,13 +178,17 @@ class TorchEngine:
     async def suspend(self, *, keep_kv: bool) -> None:
         stepper = self._stepper
         if stepper and not stepper.failure:
-            while not await self._device.between_steps(lambda: stepper.suspend(keep_kv=keep_kv)):
-                """It finishes what is under way."""
+            await self._device.between_steps(lambda: stepper.suspend(keep_kv=keep_kv))
 
     async def resume(self) -> None:
         if self._stepper and self._stepper.suspended:
-            self._awake_stepper()
-            await self._device.between_steps(self._stepper.resume)
+            stepper, self._went_on = self._awake_stepper(), asyncio.Event()
+            tell = partial(_set, asyncio.get_running_loop(), self._went_on)
+            await self._device.between_steps(lambda: stepper.resume(tell))
+            self._device.notify()
+
+    async def went_on(self) -> None:
+        await self._went_on.wait()
 
     async def reset_prefix_cache(self) -> None:
         if self._model is not None:
@@ -299,10 +308,16 @@ class TorchEngine:
         return self._model
 
 
-def _estimated_weights(directory: Path, options: EngineOptions) -> int:
-    """Of a model that was never loaded; 0 while its files are not here."""
+def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    """From another thread."""
+    with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+        loop.call_soon_threadsafe(event.set)
+
+
+def _least_bytes(directory: Path, options: EngineOptions) -> int:
+    """What a model needs that was never loaded; 0 while its files are not here."""
     try:
         estimate = estimate_checkpoint(str(directory), options)
     except CheckpointError:
         return 0
-    return estimate.weights_bytes if estimate else 0
+    return estimate.least_bytes if estimate else 0

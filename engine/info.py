@@ -7,9 +7,13 @@ from dataclasses import replace
 
 from engine.checkpoint import ITEM_SIZES, Checkpoint
 from engine.hub import cached_directory, local_directory
+from engine.kv_sizes import KVSizes
+from engine.memory.sizes import HUGE_PAGE, round_up
 from engine.models.config import ModelConfig
 from engine.models.encoder_config import ENCODERS, EncoderConfig
+from engine.models.parameters import model_parameters
 from engine.models.tensor_names import decoder_tensors
+from engine.parameter import lay_out
 from engine.sentence import SentenceConfig, dense_shards
 from engine.tokenizer import Tokenizer
 from engine.types import CheckpointError, EngineOptions, Estimate, ModelInfo
@@ -129,7 +133,16 @@ def estimate_checkpoint(path: str, options: EngineOptions) -> Estimate | None:
     )
     return Estimate(
         weights_bytes=elements * size,
+        least_bytes=_least_bytes(config, size),
         kv_bytes_per_token=config.kv_elements_per_token * size,
         max_model_len=served_length(config, options),
         architecture=config.architecture,
     )
+
+
+def _least_bytes(config: AnyConfig, item_size: int) -> int:
+    _, end = lay_out(model_parameters(config), item_size)
+    weights = round_up(end, HUGE_PAGE)
+    if isinstance(config, EncoderConfig):
+        return weights
+    return weights + KVSizes(*config.kv_shape, item_size).chunk + config.kept_bytes

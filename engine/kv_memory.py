@@ -7,17 +7,16 @@ neighbouring blocks: a piece of whole pages of every range, committed and releas
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
 
 from engine.blocks import BLOCK_SIZE
+from engine.kv_sizes import KVSizes
 from engine.memory.arena import ArenaFactory
+from engine.memory.sizes import PAGE
 from engine.types import OutOfMemory
 
-_PAGE = 4096
-_LEAST_CHUNK = 2**20
 _MOST_ADDRESSES = 2**40
 
 
@@ -35,20 +34,19 @@ class KVMemory:
         """``shape``: layers, KV heads, head size. ``blocks``: address space for so many, or for what fits
         into a terabyte."""
         layers, heads, size = shape
-        block = BLOCK_SIZE * heads * size * dtype.itemsize
-        self._ranges = 2 * layers
-        self.block_bytes = self._ranges * block
+        sizes = KVSizes(*shape, dtype.itemsize)
+        self._ranges = sizes.ranges
+        self.block_bytes = sizes.block
         """Of all layers."""
-        whole_pages = _PAGE // math.gcd(block, _PAGE)
-        self.blocks_per_chunk = whole_pages * -(-_LEAST_CHUNK // (whole_pages * self.block_bytes))
-        self.chunk_bytes = self.blocks_per_chunk * self.block_bytes
+        self.blocks_per_chunk = sizes.blocks_per_chunk
+        self.chunk_bytes = sizes.chunk
         """The smallest commit."""
         chunks = min(-(-blocks // self.blocks_per_chunk), max(1, _MOST_ADDRESSES // self.chunk_bytes))
         self.num_blocks = min(blocks, chunks * self.blocks_per_chunk)
         self._most_chunks = chunks if limit is None else min(chunks, max(1, limit // self.chunk_bytes))
-        self._piece = self.blocks_per_chunk * block
+        self._piece = self.blocks_per_chunk * sizes.range_block
         self._stride = chunks * self._piece
-        self.arena = make_arena(self._ranges * self._stride, _PAGE)
+        self.arena = make_arena(self._ranges * self._stride, PAGE)
         used = self.arena.tensor[: self._ranges * self._stride].view(dtype)
         parts = used.view(layers, 2, chunks * self.blocks_per_chunk, BLOCK_SIZE, heads, size)
         self.layers = [(keys, values) for keys, values in parts]

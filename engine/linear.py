@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import linear, pad
 
 from engine import packing
-from engine.memory.cpu import round_up
+from engine.memory.sizes import round_up
 from engine.memory.system import system
 from engine.types import OutOfMemory
 from engine.widening import can_widen, widened_linear, widening_pays

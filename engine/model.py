@@ -19,10 +19,9 @@ from engine.kv_memory import KVMemory
 from engine.memory.system import system
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder
-from engine.models.encoder import canonical, encoder_parameters
 from engine.models.encoder_config import EncoderConfig
-from engine.models.parameters import decoder_parameters
-from engine.models.pooling import dense_parameters
+from engine.models.encoder_parameters import canonical
+from engine.models.parameters import model_parameters
 from engine.models.tensor_names import decoder_tensors
 from engine.runner import Runner
 from engine.scheduler import Scheduler
@@ -54,14 +53,12 @@ def make_layout(checkpoint: Checkpoint, config: AnyConfig, options: EngineOption
     """Reads the headers of the checkpoint's files. Raises CheckpointError."""
     shards = checkpoint.read_shards()
     if isinstance(config, EncoderConfig):
-        parameters, shards = encoder_parameters(config), [canonical(shard) for shard in shards]
+        shards = [canonical(shard) for shard in shards]
     else:
-        parameters = decoder_parameters(config)
         shards = [decoder_tensors(shard, tied=config.tied_embeddings) for shard in shards]
     if config.sentence:
-        parameters += dense_parameters(config.sentence)
         shards += dense_shards(checkpoint, config.sentence)
-    return Layout(parameters, shards, getattr(torch, served_dtype(config, options)))
+    return Layout(model_parameters(config), shards, getattr(torch, served_dtype(config, options)))
 
 
 def build_model(checkpoint: Checkpoint, config: ModelConfig, options: EngineOptions, device: Device) -> Model:
@@ -69,9 +66,8 @@ def build_model(checkpoint: Checkpoint, config: ModelConfig, options: EngineOpti
     layout = make_layout(checkpoint, config, options)
     length = served_length(config, options)
     weights_arena = device.make_arena(layout.nbytes)
-    shape = (config.num_layers, config.num_kv_heads, config.head_dim)
     blocks = options.max_running * blocks_for(length)
-    memory = KVMemory(device.make_arena, shape, layout.dtype, blocks, options.kv_limit)
+    memory = KVMemory(device.make_arena, config.kv_shape, layout.dtype, blocks, options.kv_limit)
     caching = options.prefix_cache
     kv = KVCache(memory, device.caches, caching=caching, quiet_limit=_quiet_limit(device))
     decoder = Decoder(config, layout.views(weights_arena.tensor), device.torch_device)
@@ -80,7 +76,7 @@ def build_model(checkpoint: Checkpoint, config: ModelConfig, options: EngineOpti
         kv=kv,
         scheduler=Scheduler(kv, options.max_running, StepBudget(), config.prompt_variant),
         runner=Runner(decoder, kv, device.torch_device),
-        residue=decoder.nbytes,
+        residue=config.kept_bytes,
         arenas=(weights_arena, memory.arena),
     )
 

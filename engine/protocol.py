@@ -76,10 +76,14 @@ class Engine(Protocol):
         where it was taken away, it is computed again after ``resume``, as is a chunk of prompts that was in
         the making. Asked again while suspended, without ``keep_kv``, gives up what was kept.
 
-        A model of kind ``embed`` finishes what is under way instead, which is short."""
+        A model of kind ``embed`` goes on later with the inputs that are left."""
 
     async def resume(self) -> None:
         """Go on with what is suspended, if anything is. Raises EngineError while the model is not awake."""
+
+    async def went_on(self) -> None:
+        """Return when, since the last ``resume``, something has got further than it was when it was
+        suspended, or nothing of it is left: till then what was given up is computed again."""
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
         """Yield one list of deltas a step, until every choice has finished; ``aclose`` aborts within one

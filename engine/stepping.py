@@ -37,6 +37,8 @@ class GenerationStepper:
         self.suspended = False
         self.inbox: deque[Sequence] = deque()
         self._others_wait = others_wait
+        self._went_on: Callable[[], None] | None = None
+        """To be called when there are tokens after a resumption, or nothing is left to make any."""
         self._prefill: Prefill | None = None
         """The pass of prompts in the making."""
 
@@ -64,6 +66,7 @@ class GenerationStepper:
             if not scheduler.prefilling:
                 self._prefill = None
             if not scheduler.has_work:
+                self._tell_that_it_went_on()
                 self.model.kv.settle()
         if decoding:
             # A busy model is packed too, a matrix a step, unless that would hold up the next token by much.
@@ -72,31 +75,39 @@ class GenerationStepper:
     def fail(self, error: Exception) -> None:
         log.exception("the engine broke down", exc_info=error)
         self.failure, self.suspended = error, False
+        self._tell_that_it_went_on()
         left = [*self.inbox, *self.model.scheduler.sequences]
         _deliver([(sequence, EngineError("the engine broke down")) for sequence in left])
 
-    def suspend(self, *, keep_kv: bool) -> bool:
-        """Step no more until ``resume``. True: nothing is under way any more."""
+    def suspend(self, *, keep_kv: bool) -> None:
+        """Step no more until ``resume``."""
         self._collect()
         self.model.scheduler.suspend(keep_kv=keep_kv)
         self._prefill = None
         if self.suspended:
             self.model.kv.trim()  # it may be asleep
         self.suspended = True
-        return True
 
-    def resume(self) -> None:
+    def resume(self, went_on: Callable[[], None]) -> None:
         """The model is awake."""
-        self.suspended = False
+        self.suspended, self._went_on = False, went_on
         self.model.scheduler.resume()
+        if not self.has_work:
+            self._tell_that_it_went_on()
 
     def end_all(self, reason: str) -> None:
         """Whatever runs or waits ends with an error."""
         self._collect()
         _deliver(self._fail(self.model.scheduler.sequences, EngineError(reason)))
         self._prefill = None
+        self._tell_that_it_went_on()
         if self.suspended:
             self.model.kv.trim()
+
+    def _tell_that_it_went_on(self) -> None:
+        if self._went_on:
+            call, self._went_on = self._went_on, None
+            call()
 
     def _collect(self) -> None:
         """Let newcomers join and those who left go."""
@@ -173,6 +184,8 @@ class GenerationStepper:
                 results += self._fail([sequence], error)
             if sequence.finish_reason:
                 scheduler.finish(sequence)
+        if results:
+            self._tell_that_it_went_on()
         return results
 
     def _fail(self, sequences: list[Sequence], error: Exception) -> Results:

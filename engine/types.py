@@ -38,7 +38,8 @@ class OutOfMemory(EngineError):
     """Memory that was asked for is not there; nothing was taken."""
 
     def __init__(self, needed: int, available: int) -> None:
-        super().__init__(f"{needed / 2**20:.0f} MiB needed, {available / 2**20:.0f} MiB available")
+        # Rounded up here and down there, so that the two differ as told.
+        super().__init__(f"{-(-needed // 2**20)} MiB needed, {available // 2**20} MiB available")
         self.needed = needed
         self.available = available
 
@@ -80,6 +81,9 @@ class Estimate:
     """What a checkpoint would take, from its headers alone."""
 
     weights_bytes: int
+    least_bytes: int
+    """Device bytes of the awake model while nothing runs: weights as they are committed, the first KV chunk,
+    and the residue."""
     kv_bytes_per_token: int
     max_model_len: int
     architecture: str

@@ -10,53 +10,36 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 
 from engine.checkpoint import Shard, StoredTensor
 from engine.linear import Linear
 from engine.memory.arena import Arena
-from engine.memory.cpu import round_up
+from engine.memory.sizes import round_up
+from engine.parameter import Parameter, lay_out
 from engine.reader import DTYPES, Reader, Slice
 from engine.types import CheckpointError
-
-_ALIGNMENT = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A tensor of the model: checkpoint tensors of these names and shapes, stacked by rows."""
-
-    name: str
-    sources: tuple[tuple[str, tuple[int, ...]], ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the stack."""
-        rows = sum(shape[0] for _, shape in self.sources)
-        return (rows, *self.sources[0][1][1:])
 
 
 class Layout:
     """Where every parameter lies in the arena, and from which bytes of which file it comes."""
 
-    def __init__(self, parameters: Iterable[Parameter], shards: Sequence[Shard], dtype: torch.dtype) -> None:
+    def __init__(self, parameters: Sequence[Parameter], shards: Sequence[Shard], dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.shards = shards
         self.offsets: dict[str, tuple[int, tuple[int, ...]]] = {}
         self.slices: list[Slice] = []
         stored = {name: (index, t) for index, shard in enumerate(shards) for name, t in shard.tensors.items()}
-        end = 0
-        for parameter in parameters:
-            start = end = round_up(end, _ALIGNMENT)
+        starts, self.nbytes = lay_out(parameters, dtype.itemsize)
+        for parameter, start in zip(parameters, starts, strict=True):
             self.offsets[parameter.name] = (start, parameter.shape)
+            target = start
             for name, shape in parameter.sources:
                 shard, tensor = _find(stored, name, shape)
-                self.slices.append(Slice(tensor, shard, end))
-                end += math.prod(shape) * dtype.itemsize
-        self.nbytes = end
+                self.slices.append(Slice(tensor, shard, target))
+                target += math.prod(shape) * dtype.itemsize
 
     def views(self, arena: torch.Tensor) -> dict[str, torch.Tensor]:
         """The parameters as views of the arena's uint8 tensor."""

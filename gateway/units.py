@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Final
 
 from gateway.config import NEVER, Size
@@ -54,14 +55,25 @@ def parse_size(value: object) -> Size:
     raise ValueError(f"expected {SIZE_HELP}, got {value!r}")
 
 
-def format_bytes(count: int) -> str:
+def format_bytes(count: int, digits: int = 1, rounded: Callable[[float], int] = round) -> str:
     """For people: ``3.9 MiB``."""
     size, unit = float(count), "B"
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if size < 1000 or unit == "TiB":
             break
         size /= 1024
-    return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+    return f"{size:.0f} B" if unit == "B" else f"{rounded(size * 10**digits) / 10**digits:.{digits}f} {unit}"
+
+
+def format_shortage(needed: int, available: int) -> tuple[str, str]:
+    """Both for people, with as many digits as it takes to see that more is needed than there is. What is
+    needed is rounded up: so much would be enough."""
+    digits = 1
+    while True:
+        told = format_bytes(needed, digits, math.ceil), format_bytes(available, digits)
+        if told[0] != told[1]:
+            return told
+        digits += 1
 
 
 def format_seconds(seconds: float) -> str:

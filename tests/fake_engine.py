@@ -114,6 +114,7 @@ class FakeBackend:
         raise_next(spec, "estimate")
         return Estimate(
             weights_bytes=spec.weights,
+            least_bytes=spec.weights + spec.first_kv + spec.residue,
             kv_bytes_per_token=1024,
             max_model_len=spec.max_model_len,
             architecture="FakeForCausalLM",
@@ -166,8 +167,8 @@ class FakeEngine:
         self._loaded = False
         self._stepping = asyncio.Event()
         self._stepping.set()
-        self._ended = asyncio.Event()
-        """Something that ran has ended."""
+        self._went_on = asyncio.Event()
+        self._went_on.set()
         self.moving: str | None = None
 
     @property
@@ -255,20 +256,24 @@ class FakeEngine:
 
     async def suspend(self, *, keep_kv: bool) -> None:
         async with self._transition("suspend"):
-            while self.spec.kind == "embed" and self.running:
-                self._ended.clear()
-                await self._ended.wait()
             raise_next(self.spec, "suspend")
-            if self.spec.kind == "generate":
-                self._stepping.clear()
-                self._keep(self.kv if keep_kv and self.running else 0)
+            self._stepping.clear()
+            keeps = keep_kv and self.running and self.spec.kind == "generate"
+            self._keep(self.kv if keeps else 0)
 
     async def resume(self) -> None:
         async with self._transition("resume"):
             raise_next(self.spec, "resume")
             self._insist(self.tags == ALL_TAGS or not self.suspended, "resume while not awake")
             self.kept = 0
-            self._stepping.set()
+            if self.suspended:
+                self._went_on.clear()
+                self._stepping.set()
+                if not self.running or self.spec.kind == "embed":
+                    self._went_on.set()
+
+    async def went_on(self) -> None:
+        await self._went_on.wait()
 
     def _keep(self, kept: int) -> None:
         self.given_up += not kept
@@ -288,6 +293,7 @@ class FakeEngine:
             self.running -= 1
             if not self.running:
                 self._keep(0)
+                self._went_on.set()
 
     async def _stream(self, answer: str, sampling: SamplingParams) -> AsyncIterator[Delta]:
         stops = [answer.index(stop) for stop in sampling.stop if stop in answer]
@@ -304,6 +310,7 @@ class FakeEngine:
             if self.closed:
                 raise EngineError("the model was closed")
             self._insist(self.tags == ALL_TAGS, "a step on a sleeping model")
+            self._went_on.set()
             last = position == len(shown) - 1
             reason: Literal["stop", "length"] = "stop" if len(shown) == len(answer) else "length"
             token_ids = tuple(character.encode())
@@ -321,11 +328,15 @@ class FakeEngine:
         self.running += 1
         try:
             await self._backend.sleep(self.spec.token_seconds)
+            while self.suspended:
+                await self._stepping.wait()
+            if self.closed:
+                raise EngineError("the model was closed")
+            self._insist(self.tags == ALL_TAGS, "a step on a sleeping model")
             raise_next(self.spec, "embed")
             return [array("f", [ids[0]] * (dimensions or self.spec.embedding_size or 0)) for ids in inputs]
         finally:
             self.running -= 1
-            self._ended.set()
 
     async def reset_prefix_cache(self) -> None:
         self.calls.append("reset_prefix_cache")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import engine.demo
 
 HEAVY = ("torch", "transformers", "litestar", "uvicorn", "apscheduler", "huggingface_hub")
 
@@ -34,6 +37,11 @@ def test_nothing_heavy_comes_with(statement: str) -> None:
 
 def test_the_command_asks_for_http_and_tables_only_when_a_verb_needs_them() -> None:
     assert imported_by("import gateway.cli").isdisjoint({"httpx", "rich"})
+
+
+def test_an_estimate_leaves_torch_out() -> None:
+    demo = Path(engine.demo.__file__).parent / "demo-a"
+    assert imported_by(f"import engine\nassert engine.estimate({str(demo)!r})").isdisjoint(HEAVY)
 
 
 def test_the_server_leaves_torch_out() -> None:

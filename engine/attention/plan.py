@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from engine.blocks import BLOCK_SIZE, blocks_for
-from engine.memory.cpu import round_up
+from engine.memory.sizes import round_up
 
 
 @dataclass(frozen=True, slots=True)

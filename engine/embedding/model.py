@@ -5,6 +5,7 @@ Made once, when the model is first needed; no weights are read for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,12 @@ class NoKV:
 
     def forget_prefixes(self) -> None:
         """There are none."""
+
+    def park(self, least: int, give_up: Callable[[], bool]) -> None:
+        """Nothing to keep."""
+
+    def unpark(self) -> None:
+        """Nothing was kept."""
 
     def leave(self) -> None:
         """Nothing to give back."""

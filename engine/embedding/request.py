@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ class Input:
     index: int
     ids: Sequence[int]
     computed: int = 0
+    reached: int = 0
+    """The most that ``computed`` ever was: up to here an input that lost its KV is computed again."""
     blocks: Sequence[int] = ()
     hidden: list[torch.Tensor] = field(default_factory=list)
     """Of the tokens computed, [tokens, hidden] by steps."""
@@ -30,17 +33,19 @@ class EmbedRequest:
     """Owned by the worker from submission on, except for ``aborted``, which the loop may set."""
 
     def __init__(self, inputs: Sequence[Sequence[int]], dimensions: int | None) -> None:
-        self.inputs = [Input(self, index, ids) for index, ids in enumerate(inputs)]
+        self.left = deque(Input(self, index, ids) for index, ids in enumerate(inputs))
+        """Those without a vector yet."""
         self.dimensions = dimensions
         self.vectors: dict[int, array[float]] = {}
         self.aborted = False
         self._loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[list[array[float]]] = self._loop.create_future()
 
-    def take(self, index: int, vector: torch.Tensor) -> None:
-        self.vectors[index] = array("f", vector.cpu().numpy().tobytes())
-        if len(self.vectors) == len(self.inputs):
-            self._deliver([self.vectors[i] for i in range(len(self.inputs))])
+    def take(self, work: Input, vector: torch.Tensor) -> None:
+        self.left.remove(work)
+        self.vectors[work.index] = array("f", vector.cpu().numpy().tobytes())
+        if not self.left:
+            self._deliver([self.vectors[index] for index in sorted(self.vectors)])
 
     def fail(self, error: EngineError) -> None:
         self.aborted = True

@@ -15,11 +15,9 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 
 from engine.memory.budget import Budget
+from engine.memory.sizes import HUGE_PAGE, PAGE, round_up
 from engine.memory.system import SystemMemory, system
 from engine.types import OutOfMemory
-
-HUGE_PAGE = 2 * 2**20
-_PAGE = 4096
 
 _PROT_READ, _PROT_WRITE = 1, 2
 _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x20, 0x4000
@@ -40,10 +38,6 @@ _libc.mmap.argtypes = [
 ]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-
-
-def round_up(size: int, granularity: int) -> int:
-    return -(-size // granularity) * granularity
 
 
 class CpuArena:
@@ -91,7 +85,7 @@ class CpuArena:
         if _libc.madvise(self.address + offset, length, _MADV_POPULATE_WRITE):
             if ctypes.get_errno() != errno.EINVAL:
                 raise OutOfMemory(length, 0)
-            self.tensor[offset : offset + length : _PAGE].zero_()  # before Linux 5.14
+            self.tensor[offset : offset + length : PAGE].zero_()  # before Linux 5.14
 
     def release(self, offset: int, length: int) -> None:
         if length:

@@ -70,6 +70,22 @@ class ModelConfig:
         """Keys and values of all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim
 
+    @property
+    def kv_shape(self) -> tuple[int, int, int]:
+        """Layers, KV heads, head size."""
+        return self.num_layers, self.num_kv_heads, self.head_dim
+
+    @property
+    def used_ropes(self) -> dict[str, RopeConfig]:
+        """Those of its layers."""
+        used = {layer.rope for layer in self.layers}
+        return {kind: rope for kind, rope in self.ropes.items() if kind in used}
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of the buffers that its decoder holds beside weights and KV."""
+        return sum(rope.table_bytes for rope in self.used_ropes.values())
+
     def prompt_variant(self, length: int) -> int:
         """Keys are the same for the same tokens only among prompts of one variant, see ``RopeConfig``."""
         return max(rope.prompt_variant(length) for rope in self.ropes.values())

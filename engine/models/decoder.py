@@ -55,8 +55,7 @@ class Decoder:
             if (name := key.removesuffix(".weight")) != key and weight.ndim == 2
         }
         self._activation = FUNCTIONS[config.activation]
-        used = {layer.rope for layer in config.layers}
-        self._ropes = {kind: Rope(rope, device) for kind, rope in config.ropes.items() if kind in used}
+        self._ropes = {kind: Rope(rope, device) for kind, rope in config.used_ropes.items()}
         self._rope_dtype = torch.float32 if config.family.wide_rope else weights["embed.weight"].dtype
         self._embedding_scale = config.embedding_scale
         if config.family.scaled_embeddings:
@@ -71,11 +70,6 @@ class Decoder:
     def linears(self) -> list[Linear]:
         """Those that multiply, in the order of use."""
         return [layer for name, layer in self._linears.items() if name != "embed" or self._head == "embed"]
-
-    @property
-    def nbytes(self) -> int:
-        """What it holds itself."""
-        return sum(rope.nbytes for rope in self._ropes.values())
 
     def begin(
         self,

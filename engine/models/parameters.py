@@ -1,12 +1,24 @@
-"""The decoder's parameters, and the checkpoint tensors that each is stacked from."""
+"""A model's parameters, and the checkpoint tensors that each is stacked from.
+
+No torch in here: an estimate needs none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from engine.models.config import ModelConfig
+from engine.models.encoder_config import EncoderConfig
+from engine.models.encoder_parameters import encoder_parameters
 from engine.models.experts_config import ExpertsConfig
-from engine.weights import Parameter
+from engine.parameter import Parameter
+from engine.sentence import SentenceConfig
+
+
+def model_parameters(config: ModelConfig | EncoderConfig) -> list[Parameter]:
+    """All of them, in the order of use, those of the layers behind the pooling last."""
+    found = encoder_parameters(config) if isinstance(config, EncoderConfig) else decoder_parameters(config)
+    return found + (dense_parameters(config.sentence) if config.sentence else [])
 
 
 def decoder_parameters(config: ModelConfig) -> list[Parameter]:
@@ -18,6 +30,17 @@ def decoder_parameters(config: ModelConfig) -> list[Parameter]:
     found.append(_single("norm", "model.norm.weight", (config.hidden_size,)))
     if config.has_head and not config.tied_embeddings:
         found.append(_single("head.weight", "lm_head.weight", matrix))
+    return found
+
+
+def dense_parameters(config: SentenceConfig) -> list[Parameter]:
+    found = []
+    for layer in config.dense:
+        source = f"{layer.folder}/linear"
+        shape = (layer.outputs, layer.inputs)
+        found.append(Parameter(f"{layer.folder}.weight", ((f"{source}.weight", shape),)))
+        if layer.bias:
+            found.append(Parameter(f"{layer.folder}.bias", ((f"{source}.bias", shape[:1]),)))
     return found
 
 

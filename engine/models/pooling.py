@@ -8,7 +8,6 @@ import torch
 from torch.nn.functional import gelu, linear, normalize
 
 from engine.sentence import DenseLayer, SentenceConfig
-from engine.weights import Parameter
 
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "Identity": lambda x: x,
@@ -33,17 +32,6 @@ _POOLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "weightedmean": _weighted_mean,
     "lasttoken": lambda hidden: hidden[-1],
 }
-
-
-def dense_parameters(config: SentenceConfig) -> list[Parameter]:
-    found = []
-    for layer in config.dense:
-        source = f"{layer.folder}/linear"
-        shape = (layer.outputs, layer.inputs)
-        found.append(Parameter(f"{layer.folder}.weight", ((f"{source}.weight", shape),)))
-        if layer.bias:
-            found.append(Parameter(f"{layer.folder}.bias", ((f"{source}.bias", shape[:1]),)))
-    return found
 
 
 class Pooling:

@@ -32,10 +32,6 @@ class Rope:
         """Of both halves, float32 [dim]; of ``longrope`` [2, dim]: short and long."""
         self._signs = torch.tensor((-self._scale, self._scale)).repeat_interleave(len(exponents)).to(device)
 
-    @property
-    def nbytes(self) -> int:
-        return self._exponents.nbytes + self._frequencies.nbytes + self._signs.nbytes
-
     def __call__(
         self, positions: torch.Tensor, prompt_lengths: torch.Tensor, dtype: torch.dtype
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -59,6 +59,12 @@ class RopeConfig:
             return int(self.original_length * (self.parameters["factor"] or 1.0))
         return 0
 
+    @property
+    def table_bytes(self) -> int:
+        """What ``engine.models.rope`` keeps of it: exponents, frequencies and signs, float32."""
+        tables = 4 if self.type == "longrope" else 3
+        return tables * 2 * math.ceil(self.dim / 2) * 4
+
     def prompt_variant(self, length: int) -> int:
         """Of prompts of this length, the length that their rotations are made for; 0 for those within the
         original length. Prompts of different variants cannot share keys."""

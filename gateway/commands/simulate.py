@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -52,6 +53,8 @@ class Scene:
 
 def run(args: argparse.Namespace) -> int:
     if args.generate:
+        if args.duration == math.inf:
+            raise CommandError("--duration: a trace ends", exit_code=2)
         made_up = generate(
             args.generate,
             models=args.models,

@@ -9,10 +9,7 @@ from typing import Protocol
 from engine import Engine, EngineOptions, Estimate, Footprint, Level, MemoryState
 from gateway.config import MemoryConfig, ModelConfig
 from gateway.fleet.snapshot import Budget
-from gateway.units import format_bytes
-
-FIRST_KV = 2**20
-"""Bytes of KV that a model holds at least while it is awake."""
+from gateway.units import format_shortage
 
 
 class Backend(Protocol):
@@ -109,14 +106,12 @@ class Memory:
         """Why a model can never be awake within the configured limit; None: it can, as far as is known."""
         if estimate is None:
             return None
-        needed = estimate.weights_bytes + FIRST_KV
+        needed = estimate.least_bytes
         limit = self.device(self._device_name(device), ()).limit
         if needed <= limit:
             return None
-        return (
-            f"needs {format_bytes(needed)} for its weights and first KV, "
-            f"and memory.device_limit allows {format_bytes(limit)}"
-        )
+        wanted, allowed = format_shortage(needed, limit)
+        return f"needs {wanted} for its weights and first KV, and memory.device_limit allows {allowed}"
 
     def bytes_asleep(self, device: str, footprint: Footprint, level: Level) -> int:
         """What a model will hold on the device when asleep at ``level``."""

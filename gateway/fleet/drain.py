@@ -16,6 +16,8 @@ class Drain:
 
     cause: Cause
     level: Level | None
+    bytes_asleep: int = 0
+    """What the model will hold on the device then."""
     keep_kv: bool | None = None
     """Not when nothing is in flight any more: what is gets suspended, with its KV or without."""
     committed: bool = False

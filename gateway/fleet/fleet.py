@@ -288,12 +288,12 @@ class Fleet:
             model.queue.abort(_put_to_sleep)
         if model.device is None or not model.loaded:
             return DEEPEST
-        if not model.held and model.level and (level is None or model.level >= level):
-            return model.level
-        if not model.held and model.level is None:
-            return DEEPEST
+        goes_on = mode == "wait" and model.queue.active  # if it is suspended, it has its turns first
+        asleep = not model.held and (model.level is None or level is None or model.level >= level)
+        if asleep and not goes_on:
+            return model.level or DEEPEST
         target = self._planning.level_that_fits(model, level or model.config.level)
-        drain = self._planning.sleep(model, target, "manual")
+        drain = self._planning.sleep_by_hand(model, target)
         if mode == "abort":
             model.queue.abort(_put_to_sleep)
         return await asyncio.shield(drain.done)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -34,20 +34,12 @@ class Ticket:
     lease: Lease | None = None
     begun: bool = False
     """Its first tokens have come."""
-    awaited: Callable[[], None] | None = None
-    """To be called with its next tokens, since it was suspended."""
     cut_by: ApiError | None = None
     """Why what it generates, or would, has been cut."""
 
     @property
     def is_request(self) -> bool:
         return self.cause == "request"
-
-    def tokens_came(self) -> None:
-        self.begun = True
-        if self.awaited:
-            call, self.awaited = self.awaited, None
-            call()
 
     def grant(self) -> None:
         if not self.granted.done():
@@ -99,7 +91,7 @@ class Lease:
             self._streams.add(stream)
             try:
                 while (result := await self._next(stream)) is not None:
-                    self._ticket.tokens_came()
+                    self._ticket.begun = True
                     yield result
             finally:
                 self._forget(stream)

@@ -36,6 +36,8 @@ class ModelState:
         """What its files' headers tell, before it is loaded."""
         self.queue = Queue(config.name, config.max_running)
         self.drain: Drain | None = None
+        self.hand: Drain | None = None
+        """A sleep by hand: it is to come when nothing is in flight any more, not even suspended."""
         self.operation: asyncio.Task[None] | None = None
         self.target_bytes = 0
         """What it will hold on the device after what is under way."""
@@ -50,6 +52,8 @@ class ModelState:
         self.device_error: str | None = None
         self.suspended = False
         """What is in flight goes on with the next wake."""
+        self.catching_up: asyncio.Task[None] | None = None
+        """What was suspended has not got any further yet since the wake: its turn has not begun."""
         self.usage = Usage()
         self.last_used = self.idle_since = self.awake_since = self.turn_ended_at = -math.inf
         self.state_since = now()
@@ -87,7 +91,8 @@ class ModelState:
     @property
     def needs_plan(self) -> bool:
         """It waits for something that others may give it."""
-        return bool(self.drain or (self.state is not State.AWAKE and self.waiting_since is not None))
+        waits = self.state is not State.AWAKE and self.waiting_since is not None
+        return bool(waits or self.drain or self.hand)
 
     @property
     def at_rest(self) -> bool:
@@ -97,6 +102,7 @@ class ModelState:
             or self.queue.active
             or self.operation
             or self.drain
+            or self.hand
             or (self.gone and not self.closed)
         )
 
@@ -107,11 +113,6 @@ class ModelState:
             return self.turn_ended_at
         since = self.queue.since
         return None if since is None else max(since, self.turn_ended_at)
-
-    @property
-    def catching_up(self) -> bool:
-        """Of what was suspended, some has not gone on yet: its turn has not begun."""
-        return any(ticket.awaited for ticket in self.queue.active)
 
     @property
     def weights_bytes(self) -> int:
@@ -129,7 +130,9 @@ class ModelState:
 
     def sleep_deadline(self) -> float | None:
         """When it sleeps, or deepens its sleep, if nobody asks for it till then."""
-        if self.queue.waiting or self.queue.active or self.moving or self.drain or self.config.pinned:
+        if self.queue.waiting or self.queue.active or self.moving or self.drain or self.hand:
+            return None
+        if self.config.pinned:
             return None
         if self.held:
             return self.idle_since + (
@@ -183,3 +186,9 @@ class ModelState:
         if self.suspended:
             self.suspended = False
             self.queue.abort(self.wake_failed)
+
+    def drop_hand(self, error: ApiError) -> None:
+        """Tell who wanted it to sleep that it will not."""
+        if self.hand:
+            self.hand.fail(error)
+            self.hand = None

@@ -23,15 +23,21 @@ logger = logging.getLogger("dormouse.fleet")
 
 
 class Operations:
-    """``ended`` is called after each."""
+    """``ended`` is called after each, and ``changed`` when a turn has begun."""
 
     def __init__(
-        self, model: ModelState, open_engine: Callable[[ModelConfig], Opened], ended: Callable[[], None]
+        self,
+        model: ModelState,
+        open_engine: Callable[[ModelConfig], Opened],
+        *,
+        ended: Callable[[], None],
+        changed: Callable[[], None],
     ) -> None:
         self.opening: asyncio.Task[None] | None = None
         self._model = model
         self._open_engine = open_engine
         self._ended = ended
+        self._changed = changed
 
     def begin(self, work: Callable[[], Awaitable[None]]) -> None:
         """One of those below."""
@@ -41,7 +47,7 @@ class Operations:
 
     @property
     def under_way(self) -> list[asyncio.Task[None]]:
-        return [task for task in (self.opening, self._model.operation) if task]
+        return [task for task in (self.opening, self._model.operation, self._model.catching_up) if task]
 
     async def opened(self) -> Engine:
         """The engine, opened once for all who ask. Raises ModelWakeFailed."""
@@ -139,16 +145,16 @@ class Operations:
     async def _resume(self, engine: Engine) -> None:
         """What was suspended goes on, as soon as what it had to give up is computed again."""
         model = self._model
-
-        def goes_on() -> None:
-            if not model.catching_up:
-                model.awake_since = model.now()
-
-        if model.suspended:
-            for ticket in model.queue.active:
-                ticket.awaited = goes_on
         await engine.resume()
-        model.suspended = False
+        if model.suspended:
+            model.suspended = False
+            model.catching_up = asyncio.create_task(self._catch_up(engine))
+
+    async def _catch_up(self, engine: Engine) -> None:
+        await engine.went_on()
+        self._model.awake_since = self._model.now()
+        self._model.catching_up = None
+        self._changed()
 
     async def sleep(self) -> None:
         model = self._model
@@ -157,6 +163,9 @@ class Operations:
             return  # rescued
         assert model.engine is not None
         drain.committed = True
+        if model.catching_up:
+            model.catching_up.cancel()
+            model.catching_up = None
         began, level = model.now(), drain.level
         try:
             if drain.keep_kv is not None and model.queue.active:

@@ -24,7 +24,8 @@ from gateway.fleet.state import Cause
 
 DEEPEST: Level = 2
 PLAN_EVERY = 1.0
-"""Seconds after which the end of a request asks for a plan even if nobody waits: KV may have grown."""
+"""Seconds after a plan at which the end of a request asks for another though nobody waits: KV may have grown,
+and may be given back."""
 LOOK_EVERY = 1.0
 """Seconds between two looks at what the system has left."""
 FEW = 100
@@ -60,6 +61,8 @@ class Planning:
         self._pressed = False
         """Some model needs a plan: whatever ends may be what it waits for."""
         self._planned_at = -math.inf
+        self._in_time_at = math.inf
+        """When a plan is to come that nobody waits for."""
 
     def start(self) -> None:
         self._look_at_memory()
@@ -86,15 +89,18 @@ class Planning:
         self._naps.arm(model.name)
         if self._pressed:
             self.soon()
-        elif self._timers.now() - self._planned_at > PLAN_EVERY:
-            self._in_time()
+        else:
+            self._in_time(PLAN_EVERY)
 
     def rearm(self, model: ServedModel) -> None:
         """Its timeouts may have changed."""
         self._naps.arm(model.name)
 
-    def sleep(self, model: ServedModel, level: Level, cause: Cause) -> Drain:
-        return model.sleep(level, cause, self._bytes_asleep(model, level))
+    def sleep_by_hand(self, model: ServedModel, level: Level) -> Drain:
+        """As soon as nothing is in flight."""
+        drain = model.sleep_by_hand(level, self._bytes_asleep(model, level))
+        self.soon()
+        return drain
 
     def level_that_fits(self, model: ServedModel, wanted: Level | Literal["auto"]) -> Level:
         """The lightest level not lighter than ``wanted`` at which it may sleep now."""
@@ -104,13 +110,15 @@ class Planning:
 
     # Plans
 
-    def _in_time(self) -> None:
-        """Nobody waits for it: the more models there are to look at, the more seldom."""
+    def _in_time(self, pause: float = 0.0) -> None:
+        """Nobody waits for it: so long after the last plan, and the more models there are to look at, the
+        more seldom."""
         models = self._models.seen
-        at = self._planned_at + PLAN_PAUSE * models
-        if models < FEW or at <= self._timers.now():
+        at = self._planned_at + max(pause, PLAN_PAUSE * models if models >= FEW else 0.0)
+        if at <= self._timers.now():
             self.soon()
-        else:
+        elif at < self._in_time_at:
+            self._in_time_at = at
             self._timers.at("plan in time", at, self.soon)
 
     def _look_at_memory(self) -> None:
@@ -132,6 +140,7 @@ class Planning:
         if self._closed:
             return
         now = self._planned_at = self._timers.now()
+        self._in_time_at = math.inf
         for model in self._models.stirring:
             if model.queue.waiting and not model.loaded and not model.moving:
                 model.prepare()
@@ -173,9 +182,9 @@ class Planning:
             case actions.Wake():
                 model.wake()
             case actions.Sleep(_, level, cause):
-                self.sleep(model, level, cause)
+                self._sleep(model, level, cause)
             case actions.Deepen(_, cause):
-                self.sleep(model, DEEPEST, cause)
+                self._sleep(model, DEEPEST, cause)
             case actions.TrimKv():
                 model.trim_kv()
             case actions.EndTurn():
@@ -190,6 +199,9 @@ class Planning:
                 too_large = self._memory.too_large(model.config.device, model.estimate)
                 model.fail(f"not enough memory: {too_large or OutOfMemory(needed, possible)}")
                 self.soon()
+
+    def _sleep(self, model: ServedModel, level: Level, cause: Cause) -> None:
+        model.sleep(level, cause, self._bytes_asleep(model, level))
 
     def _bytes_asleep(self, model: ServedModel, level: Level) -> int:
         assert model.device is not None

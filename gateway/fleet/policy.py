@@ -32,6 +32,9 @@ from gateway.fleet.room import Option, Room, pick
 from gateway.fleet.snapshot import Model, Snapshot
 from gateway.fleet.state import Cause
 
+_MAKERS = 16
+"""Of those who wait for room, so many may have others put to sleep for them in one plan; the rest come later,
+unless they fit as it is."""
 _GRACE = 0.1
 """Of a turn: what is busy after its turn may still end by itself so long, before it is suspended."""
 
@@ -72,6 +75,7 @@ class _Planner:
         self.room = Room(snapshot, self.levels)
         self.actions: list[Action] = []
         self.claimed: set[str] = set()
+        self.makers = 0
         self.again_at = math.inf
 
     def relieve(self) -> None:
@@ -109,6 +113,9 @@ class _Planner:
             refuse = Refuse(model.name, needed, max(0, possible))
             self.actions.append(ForgetKv(model.name) if model.kv_used else refuse)
             return
+        self.makers += needed > room.left
+        if self.makers > _MAKERS and needed > room.left:
+            return
         picked = pick(needed - room.left, room.options(self.claimed))
         if picked is None:
             return  # an earlier one gets all there is; its turn comes after that one's
@@ -143,7 +150,7 @@ class _Planner:
 
     def resume(self) -> None:
         for model in self.models:
-            if model.turn_over and not model.moving and model.name not in self.claimed:
+            if model.turn_over and not (model.by_hand or model.moving or model.name in self.claimed):
                 self.actions.append(Resume(model.name))
 
     def _claim(self, options: list[Option]) -> None:
@@ -167,31 +174,31 @@ class _Planner:
         """Some of what is needed is busy: end its turn when it has had it, then suspend it."""
         self._claim(options)
         forgetful = {option.model.name for option in options if option.way == "forget"}
-        for model in {
-            option.model.name: option.model for option in options if option.at == math.inf
-        }.values():
+        busy = {option.model.name: option.model for option in options if option.at == math.inf}
+        for model in busy.values():
             if not model.moving:
                 action, at = self._end_of_turn(model, waiting, keep_kv=model.name not in forgetful)
                 if at <= self.now:
                     self.actions.append(action)
                     at = self.now + _GRACE * self.snapshot.turn
-                self._ask_again(at)
+                self.again_at = min(self.again_at, at)
         for option in options:
-            if option.at < math.inf:
-                self._ask_again(option.at)
+            if self.now < option.at < math.inf:
+                self.again_at = min(self.again_at, option.at)
 
     def _end_of_turn(self, model: Model, waiting: Model, *, keep_kv: bool) -> tuple[Action, float]:
-        """What comes next for a busy model, and when."""
-        turn, min_awake = self.snapshot.turn, self.snapshot.min_awake
+        """What comes next for a busy model, and when; infinite: not before it has ended by itself."""
+        began = max(waiting.waiting_since or self.now, model.awake_since)
+        end = max(began + self.snapshot.turn, model.awake_since + self.snapshot.min_awake)
+        if model.catching_up:
+            return EndTurn(model.name), math.inf
         if not model.turn_over:
-            began = max(waiting.waiting_since or self.now, model.awake_since)
-            return EndTurn(model.name), max(began + turn, model.awake_since + min_awake)
+            return EndTurn(model.name), end
         level, pushed = self.levels.level_for(model, 2 if self.shared else model.preferred_level)
-        return Suspend(model.name, 2 if pushed else level, keep_kv), model.turn_ended_at + _GRACE * turn
-
-    def _ask_again(self, at: float) -> None:
-        if at > self.now:
-            self.again_at = min(self.again_at, at)
+        at = (end if model.by_hand else model.turn_ended_at) + _GRACE * self.snapshot.turn
+        if waiting.pinned and not self.room.is_enough_for(model, beside=waiting):
+            at = math.inf  # it would never come back
+        return Suspend(model.name, 2 if pushed else level, keep_kv), at
 
     def _sleep(self, model: Model, cause: Cause) -> Iterator[Action]:
         """Its sleep; or first the deepening of those that must make way for its parked weights."""

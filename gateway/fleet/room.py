@@ -45,6 +45,10 @@ class Room:
         """What a model that is at rest could have if everything that may sleep slept."""
         return self._most - _movable(model)
 
+    def is_enough_for(self, model: Model, *, beside: Model) -> bool:
+        """Whether both could be awake, if everything else that may sleep slept."""
+        return _movable(model) <= self._most - _movable(beside) - beside.to_wake - beside.shortage
+
     @cached_property
     def _most(self) -> int:
         """What one that holds nothing could have."""

@@ -38,7 +38,7 @@ class ServedModel(ModelState):
         changed: Callable[[], None],
     ) -> None:
         super().__init__(config, now=now, events=events)
-        self._operations = Operations(self, open_engine, self._after_an_operation)
+        self._operations = Operations(self, open_engine, ended=self._after_an_operation, changed=changed)
         self._changed = changed
         self._closing: asyncio.Task[None] | None = None
         self._released = asyncio.Event()
@@ -79,13 +79,12 @@ class ServedModel(ModelState):
     def release(self, ticket: Ticket) -> None:
         """It has gone, from wherever it was."""
         if self.queue.leave(ticket):
-            if ticket.awaited:
-                ticket.awaited()
             self._released.set()
             self.last_used = self.idle_since = self.now()
             self.kv_in_use = 0
             self._admit()
             self._sleep_when_drained()
+            self._heed_hand()
         if not self.queue.waiting:
             self.shortage = 0
 
@@ -105,25 +104,24 @@ class ServedModel(ModelState):
         self.target_bytes = footprint.device + footprint.to_wake
         self._operations.begin(partial(self._operations.wake, self.queue.wanted_tags or ALL_TAGS))
 
-    def sleep(self, level: Level, cause: Cause, bytes_asleep: int) -> Drain:
+    def sleep(self, level: Level, cause: Cause, bytes_asleep: int) -> None:
+        """Go to sleep. Nothing is in flight."""
+        self._go_to_sleep(Drain(cause, level, bytes_asleep))
+
+    def sleep_by_hand(self, level: Level, bytes_asleep: int) -> Drain:
         """Go to sleep as soon as nothing is in flight; joins a sleep by hand that is to come already."""
-        if self.drain and self.drain.level and self.drain.cause == "manual":
-            self.drain.level = 2 if 2 in (self.drain.level, level) else 1
-        else:
-            self.drain = Drain(cause, level)
-        drain = self.drain
-        self.target_bytes = bytes_asleep
-        if self.state is State.AWAKE:
-            self.enter(State.DRAINING, cause)
-        self._sleep_when_drained()
-        return drain
+        hand = self.hand
+        if hand is None or hand.level == 1:
+            done = hand.done if hand else asyncio.get_running_loop().create_future()
+            self.hand = hand = Drain("manual", level, bytes_asleep, done=done)
+        self._heed_hand()
+        return hand
 
     def suspend(self, level: Level, bytes_asleep: int, *, keep_kv: bool) -> None:
         """Go to sleep at the end of the step under way. What is in flight goes on with the next wake."""
-        self.drain = Drain("turn", level, keep_kv)
-        self.target_bytes = bytes_asleep + (self.footprint().kv if keep_kv else 0)
         self.turn_ended_at = self.now()
-        self._sleep_when_drained()
+        kept = self.footprint().kv if keep_kv else 0
+        self._go_to_sleep(Drain("turn", level, bytes_asleep + kept, keep_kv))
 
     def forget_kv(self) -> None:
         """Of what is suspended."""
@@ -143,7 +141,7 @@ class ServedModel(ModelState):
 
     def resume(self) -> None:
         """Admit again: what the drain was for has gone."""
-        if self.state is State.DRAINING:
+        if self.state is State.DRAINING and not self.hand:
             self.enter(State.AWAKE, self.drain.cause if self.drain else "request")
         self.drain = None
         self._admit()
@@ -193,9 +191,11 @@ class ServedModel(ModelState):
     def _after_an_operation(self) -> None:
         self._admit()
         self._sleep_when_drained()
+        self._heed_hand()
         self._changed()
 
     async def _close(self) -> None:
+        self.drop_hand(ApiError(f"{self.name} is closed"))
         if self.drain and not self.drain.committed:
             self.drain.fail(ApiError(f"{self.name} is closed"))
             self.drain = None  # or it would begin when what is under way has ended
@@ -209,13 +209,37 @@ class ServedModel(ModelState):
         self.held, self.loaded, self.closed = NO_TAGS, False, True
 
     def _admit(self) -> None:
-        if self.drain is None and self.state is not State.WAKING:
+        if self.drain is None and self.hand is None and self.state is not State.WAKING:
             self.queue.admit(awake=self.state is State.AWAKE, held=self.held)
         if self.queue.active:
             self.last_used = self.now()
+
+    def _go_to_sleep(self, drain: Drain) -> None:
+        self.drain = drain
+        self.target_bytes = drain.bytes_asleep
+        if self.state is State.AWAKE:
+            self.enter(State.DRAINING, drain.cause)
+        self._sleep_when_drained()
 
     def _sleep_when_drained(self) -> None:
         if self.drain is None or self.drain.level is None or self.operation is not None:
             return
         if not self.queue.active or self.suspended or self.drain.keep_kv is not None:
             self._operations.begin(self._operations.sleep)
+
+    def _heed_hand(self) -> None:
+        """Admit nobody any more, and sleep when nothing is in flight, however often it is suspended and goes
+        on till then."""
+        hand = self.hand
+        if hand is None or hand.level is None or self.operation is not None:
+            return
+        if self.queue.active:
+            if self.state is State.AWAKE:
+                self.enter(State.DRAINING, "manual")
+        elif not self.held and (self.level is None or self.level >= hand.level):
+            self.hand = None
+            hand.done.set_result(self.level or 2)
+            self._admit()
+        else:
+            self.hand = None
+            self._go_to_sleep(hand)

@@ -49,11 +49,14 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     waiting_since: float | None = None
     last_used: float = -math.inf
     awake_since: float = -math.inf
-    """And whatever was suspended has gone on; now, while some of it has not."""
+    catching_up: bool = False
+    """What was suspended has got no further yet: its turn has not begun."""
     gaps: tuple[float, ...] = NO_GAPS
     wake_rates: tuple[float, float] = DEFAULT_RATES
     """Both as in ``Usage``."""
     turn_ended_at: float = -math.inf
+    by_hand: bool = False
+    """Somebody has asked it to sleep, and waits until nothing is in flight."""
     begun: bool = False
     """Its first wake has begun, and is as far as it comes without memory on the device."""
     due: bool = False

@@ -31,10 +31,12 @@ def seen_by_policy(model: ServedModel, now: float) -> Model:
         active=len(model.queue.active),
         waiting_since=model.waiting_since,
         last_used=now if model.queue.active else model.last_used,
-        awake_since=now if model.catching_up else model.awake_since,
+        awake_since=model.awake_since,
+        catching_up=model.catching_up is not None,
         gaps=model.usage.gaps,
         wake_rates=model.usage.wake_rates,
         turn_ended_at=model.turn_ended_at,
+        by_hand=model.hand is not None,
         begun=model.begun,
         due=model.is_due(),
     )

@@ -27,6 +27,10 @@ class LevelCosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes_per_second: float | None
     """At which weights are filled; None: they never left."""
 
+    def __post_init__(self) -> None:
+        if self.sleep_seconds < 0 or self.wake_seconds < 0 or (self.bytes_per_second or 1.0) <= 0:
+            raise ValueError("expected no negative seconds, and a rate above 0 or none")
+
 
 class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     level_1: LevelCosts

@@ -70,7 +70,11 @@ class Machine:
 
     def estimate(self, path: str, options: EngineOptions | None = None) -> Estimate:
         return Estimate(
-            weights_bytes=self._sizes[path], kv_bytes_per_token=0, max_model_len=1, architecture="simulated"
+            weights_bytes=self._sizes[path],
+            least_bytes=self._sizes[path] + self._sizes[path] // KV_SHARE,
+            kv_bytes_per_token=0,
+            max_model_len=1,
+            architecture="simulated",
         )
 
     def memory_state(self, device: str = "auto") -> MemoryState:
@@ -133,6 +137,7 @@ class SimulatedEngine:
         self._requests = 0
         self._goes_on = asyncio.Event()
         self._goes_on.set()
+        self._went_on = asyncio.Event()
         self._kv_is_kept = True
         self._busy_bytes = 0
         self._bytes = Footprint(to_wake=weights + self._first_kv)
@@ -174,20 +179,29 @@ class SimulatedEngine:
         self._hold(self._bytes.weights, self._bytes.kv, self._bytes.host_copy)
 
     async def resume(self) -> None:
+        self._went_on.clear()
+        if self._kv_is_kept or not self._requests:
+            self._went_on.set()
         self._goes_on.set()
         self._hold(self._bytes.weights, self._bytes.kv, self._bytes.host_copy)
+
+    async def went_on(self) -> None:
+        await self._went_on.wait()
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
         prompt, answer = len(request.prompt_ids), request.sampling.max_tokens
         self._join(1)
         try:
             await self._compute(prompt, 0)
+            self._went_on.set()
             yield TOKEN
             if answer > 1:
                 await self._compute(prompt, answer - 1)
                 yield TOKEN
         finally:
             self._join(-1)
+            if not self._requests:
+                self._went_on.set()
 
     async def trim_kv(self) -> int:
         kept = self._first_kv if self._requests and self._goes_on.is_set() else self._kept()
@@ -206,6 +220,7 @@ class SimulatedEngine:
             steps -= await self._machine.run(self, tokens, steps)
             if answer and steps > 0 and not self._kv_is_kept:
                 await self._compute(prompt, 0)
+                self._went_on.set()
 
     def _kept(self) -> int:
         """KV of what is suspended."""

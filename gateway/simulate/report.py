@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
     """The smallest value that so many are not above; 0 of nothing."""
     if not ordered:
         return 0.0
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def _by_key(counts: Mapping[Any, int]) -> dict[str, int]:

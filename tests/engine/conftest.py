@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 import torch
 
 import engine
+from engine.device import Device
 from engine.engine import TorchEngine
+from engine.memory.budget import Budget
+from engine.memory.cpu import CpuArena
 from engine.types import EngineOptions
 from tests.engine.checkpoints import make_checkpoint
 from tests.engine.harness import Stepper
@@ -50,6 +54,15 @@ async def awake(caplog: pytest.LogCaptureFixture) -> AsyncIterator[OpenEngine]:
     for one in opened:
         await one.close()
     assert not [one for one in caplog.get_records("call") if "do not add up" in one.getMessage()]
+
+
+@pytest.fixture
+def own_device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    """A device of the test's own, whose engines do not meet those of other tests."""
+    budget = Budget()
+    own = Device("cpu", partial(CpuArena, budget=budget), budget)
+    monkeypatch.setattr("engine.engine.get_device", lambda name: own)
+    return own
 
 
 @pytest.fixture

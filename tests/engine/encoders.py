@@ -9,11 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
+from tokenizers import processors
 from transformers import AutoModel
 
-from tests.engine.checkpoints import make_tokenizer
+from engine.embedding.body import DecoderBody, EncoderBody
+from engine.embedding.request import Input
+from tests.engine.checkpoints import make_checkpoint, make_tokenizer
+
+STEPS = list[list[tuple[int, int]]]
+"""Per step the inputs' lengths and how many of their tokens it computed."""
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 48,
@@ -61,6 +68,17 @@ def make_encoder(
     return directory
 
 
+def make_last_token_decoder(directory: Path) -> Path:
+    """As Qwen3-Embedding is: a causal model's config, last-token pooling, an eos token behind each text."""
+    make_checkpoint(directory, "qwen3", max_position_embeddings=2048, tie_word_embeddings=True)
+    write_modules(directory, ("Pooling", {"pooling_mode_lasttoken": True}), ("Normalize", {}))
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    ending = processors.TemplateProcessing(single="$A <|end|>", special_tokens=[("<|end|>", 0)])
+    tokenizer["post_processor"] = json.loads(ending.__getstate__())
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return directory
+
+
 def write_modules(directory: Path, *modules: tuple[str, dict[str, Any]], **bert_config: Any) -> None:
     """sentence-transformers files for these modules after the model, each with its config."""
     listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
@@ -72,6 +90,20 @@ def write_modules(directory: Path, *modules: tuple[str, dict[str, Any]], **bert_
         listed.append({"idx": index, "name": str(index), "path": folder.name, "type": type_name})
     (directory / "modules.json").write_text(json.dumps(listed))
     (directory / "sentence_bert_config.json").write_text(json.dumps(bert_config))
+
+
+def record_steps(monkeypatch: pytest.MonkeyPatch) -> STEPS:
+    """What every step computes, as it comes."""
+    seen: STEPS = []
+
+    for kind in (EncoderBody, DecoderBody):
+
+        def hidden(self: Any, works: Sequence[tuple[Input, int]], real: Any = kind.hidden) -> Any:
+            seen.append([(len(work.ids), count) for work, count in works])
+            return real(self, works)
+
+        monkeypatch.setattr(kind, "hidden", hidden)
+    return seen
 
 
 @functools.lru_cache(maxsize=4)

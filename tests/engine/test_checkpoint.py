@@ -139,7 +139,7 @@ def opens(directory: Path) -> None:
     made = engine.open(str(directory), "cpu")
     estimate = engine.estimate(str(directory))
     assert estimate is not None
-    assert made.footprint().to_wake == estimate.weights_bytes
+    assert made.footprint().to_wake == estimate.least_bytes
 
 
 def test_a_good_checkpoint_says_what_it_is(copy: Path) -> None:

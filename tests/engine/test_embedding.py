@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import processors
 from torch.nn.functional import normalize
 
 import engine as engine_package
@@ -23,11 +21,15 @@ from engine.kv_cache import KVCache
 from engine.types import CheckpointError, EngineError, Level, OutOfMemory, RequestError
 from tests.engine.checkpoints import make_checkpoint
 from tests.engine.conftest import OpenEngine
-from tests.engine.encoders import make_encoder, reference_hidden, write_modules
+from tests.engine.encoders import (
+    STEPS,
+    make_encoder,
+    make_last_token_decoder,
+    record_steps,
+    reference_hidden,
+    write_modules,
+)
 from tests.engine.harness import collect, edit_json, greedy, paused, prompt, until
-
-STEPS = list[list[tuple[int, int]]]
-"""Per step the inputs' lengths and how many of their tokens it computed."""
 
 
 @pytest.fixture(scope="module")
@@ -37,31 +39,12 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As Qwen3-Embedding is: a causal model's config, last-token pooling, an eos token behind each text."""
-    directory = make_checkpoint(
-        tmp_path_factory.mktemp("qwen3"), "qwen3", max_position_embeddings=2048, tie_word_embeddings=True
-    )
-    write_modules(directory, ("Pooling", {"pooling_mode_lasttoken": True}), ("Normalize", {}))
-    tokenizer = json.loads((directory / "tokenizer.json").read_text())
-    ending = processors.TemplateProcessing(single="$A <|end|>", special_tokens=[("<|end|>", 0)])
-    tokenizer["post_processor"] = json.loads(ending.__getstate__())
-    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
-    return directory
+    return make_last_token_decoder(tmp_path_factory.mktemp("qwen3"))
 
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> STEPS:
-    """What every step computes, as it comes."""
-    seen: STEPS = []
-
-    for kind in (EncoderBody, DecoderBody):
-
-        def hidden(self: Any, works: Sequence[tuple[Input, int]], real: Any = kind.hidden) -> Any:
-            seen.append([(len(work.ids), count) for work, count in works])
-            return real(self, works)
-
-        monkeypatch.setattr(kind, "hidden", hidden)
-    return seen
+    return record_steps(monkeypatch)
 
 
 def last_vectors(directory: Path, inputs: Sequence[Sequence[int]]) -> torch.Tensor:

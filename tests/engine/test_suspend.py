@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from hypothesis import strategies as st
 import engine as engine_package
 from engine.device import Device
 from engine.engine import TorchEngine
-from engine.memory.budget import Budget
-from engine.memory.cpu import CpuArena
 from engine.stepping import GenerationStepper
 from engine.types import (
     CheckpointError,
@@ -35,7 +32,6 @@ from engine.types import (
 from tests.engine import harness
 from tests.engine.checkpoints import make_checkpoint
 from tests.engine.conftest import OpenEngine
-from tests.engine.encoders import make_encoder
 from tests.engine.harness import (
     FixedBudget,
     RecordingDecoder,
@@ -338,17 +334,8 @@ async def test_what_was_kept_may_be_given_up_asleep(wide: Path, awake: OpenEngin
     assert_same(references(wide, asked), said, "float32")
 
 
-@pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
-    """A device of the test's own, whose engines do not meet those of other tests."""
-    budget = Budget()
-    own = Device("cpu", partial(CpuArena, budget=budget), budget)
-    monkeypatch.setattr("engine.engine.get_device", lambda name: own)
-    yield own
-
-
 async def test_kept_memory_gives_way_to_another_engine_that_runs(
-    wide: Path, device: Device, awake: OpenEngine
+    wide: Path, own_device: Device, awake: OpenEngine
 ) -> None:
     other, engine = await awake(wide), await awake(wide)
     by_the_layer(engine, chunk=512)
@@ -356,7 +343,7 @@ async def test_kept_memory_gives_way_to_another_engine_that_runs(
     async with suspended(engine, asked, after=8, keep_kv=True) as tasks:
         await engine.sleep(1)
         kept = engine.footprint().kept
-        device.budget.limit = device.budget.used
+        own_device.budget.limit = own_device.budget.used
         long = [GenerateRequest(prompt_ids=prompt(230), sampling=greedy(5))]
         assert_same(references(wide, long), answers([await drain(other, long[0])]), "float32")
         left = engine.footprint()
@@ -370,7 +357,7 @@ async def test_kept_memory_gives_way_to_another_engine_that_runs(
 
 
 async def test_a_limit_of_its_own_costs_the_suspended_nothing_and_is_not_waited_for(
-    wide: Path, device: Device, awake: OpenEngine
+    wide: Path, own_device: Device, awake: OpenEngine
 ) -> None:
     other, engine = await awake(wide, kv_limit=2**21), await awake(wide)
     async with suspended(engine, requests(greedy(200)), after=8, keep_kv=True):
@@ -383,12 +370,12 @@ async def test_a_limit_of_its_own_costs_the_suspended_nothing_and_is_not_waited_
 
 
 async def test_what_the_suspended_give_up_may_not_be_enough(
-    wide: Path, device: Device, awake: OpenEngine
+    wide: Path, own_device: Device, awake: OpenEngine
 ) -> None:
     other, engine = await awake(wide), await awake(wide)
     async with suspended(engine, requests(greedy(200)), after=8, keep_kv=True):
         await engine.sleep(2)
-        device.budget.limit = device.budget.used - 2 * stepper_of(other).model.kv.chunk_bytes
+        own_device.budget.limit = own_device.budget.used - 2 * stepper_of(other).model.kv.chunk_bytes
         async with asyncio.timeout(harness.patience):
             with pytest.raises(OutOfMemory):
                 await drain(other, GenerateRequest(prompt_ids=prompt(500), sampling=greedy(5)))
@@ -396,7 +383,7 @@ async def test_what_the_suspended_give_up_may_not_be_enough(
 
 
 async def test_no_memory_for_a_wake_takes_nothing_and_loses_nothing(
-    wide: Path, device: Device, awake: OpenEngine
+    wide: Path, own_device: Device, awake: OpenEngine
 ) -> None:
     engine = await awake(wide)
     by_the_layer(engine, chunk=512)
@@ -405,15 +392,15 @@ async def test_no_memory_for_a_wake_takes_nothing_and_loses_nothing(
         await engine.sleep(2)
         needed = engine.footprint().to_wake
         for limit in (0, stepper_of(engine).model.kv.chunk_bytes, needed - 1):
-            device.budget.limit = limit
+            own_device.budget.limit = limit
             with pytest.raises(OutOfMemory):
                 await engine.wake()
-            assert device.budget.used == 0
-        device.budget.limit = needed
+            assert own_device.budget.used == 0
+        own_device.budget.limit = needed
         await engine.wake()
         await engine.resume()
         said = answers(await asyncio.gather(*tasks))
-        assert device.budget.used <= needed
+        assert own_device.budget.used <= needed
     assert_same(references(wide, asked), said, "float32")
 
 
@@ -544,19 +531,6 @@ async def test_suspending_nothing(llama: Path, awake: OpenEngine) -> None:
     await cold.resume()
 
 
-async def test_embeddings_are_finished(tmp_path: Path, awake: OpenEngine) -> None:
-    engine = await awake(make_encoder(tmp_path))
-    embedding = asyncio.create_task(engine.embed([prompt(190, seed=seed) for seed in range(100)]))
-    await until(lambda: bool(engine._stepper and engine._stepper.has_work))
-    await engine.suspend(keep_kv=True)
-    assert engine._stepper and not engine._stepper.has_work
-    await engine.sleep(2)
-    assert len(await embedding) == 100
-    await engine.wake()
-    await engine.resume()
-    assert len(await engine.embed([prompt(3)])) == 1
-
-
 # Any order
 
 disturbances = st.lists(
@@ -621,3 +595,46 @@ async def disturb(engine: TorchEngine, keep_kv: bool, doing: Sequence[Any], coun
     await engine.wake()
     assert count() == before
     await engine.resume()
+
+
+# Whether it has gone on
+
+
+@both_forms
+async def test_it_has_gone_on_when_the_first_token_has_come(
+    llama: Path, awake: OpenEngine, keep_kv: bool
+) -> None:
+    engine = await awake(llama, prefix_cache=False)
+    await asyncio.wait_for(engine.went_on(), 1)
+    by_the_layer(engine)
+    async with suspended(engine, requests(greedy(40)), after=30, keep_kv=keep_kv) as tasks:
+        await engine.sleep(2)
+        await engine.wake()
+        await engine.resume()
+        await asyncio.wait_for(engine.went_on(), 10)
+        assert not any(task.done() for task in tasks)
+
+
+async def test_it_has_gone_on_when_nobody_is_left_to(llama: Path, awake: OpenEngine) -> None:
+    engine = await awake(llama)
+    async with suspended(engine, requests(greedy(40)), after=30, keep_kv=False) as tasks:
+        await engine.sleep(1)
+        await engine.wake()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await engine.resume()
+        await asyncio.wait_for(engine.went_on(), 10)
+
+
+async def test_what_is_computed_again_has_not_gone_on(
+    llama: Path, awake: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await awake(llama, prefix_cache=False)
+    async with suspended(engine, requests(greedy(40)), after=30, keep_kv=False):
+        with monkeypatch.context() as stopped:
+            stopped.setattr(GenerationStepper, "_compute_prompts", lambda self, decoding, began: None)
+            await engine.resume()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(engine.went_on(), 0.2)
+        await asyncio.wait_for(engine.went_on(), 10)

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import NEVER, Size
-from gateway.units import format_bytes, format_seconds, parse_bytes, parse_duration, parse_size
+from gateway.units import (
+    format_bytes,
+    format_seconds,
+    format_shortage,
+    parse_bytes,
+    parse_duration,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -71,4 +78,18 @@ def test_whole_numbers_of_any_unit_are_exact(number: int) -> None:
 
 def test_sizes_and_durations_for_people() -> None:
     assert [format_bytes(n) for n in (0, 999, 4 * 2**20, 2**40)] == ["0 B", "999 B", "4.0 MiB", "1.0 TiB"]
+
+
+def test_what_is_needed_is_told_as_more_than_what_there_is() -> None:
+    assert format_shortage(5 * 2**20 + 1, 5 * 2**20) == ("5.1 MiB", "5.0 MiB")
+    assert format_shortage(5 * 2**20, 5 * 2**20 - 1) == ("5.000000 MiB", "4.999999 MiB")
+    assert format_shortage(2 * 2**30, parse_bytes("1.7GiB")) == ("2.0 GiB", "1.7 GiB")
+    assert format_shortage(1, 0) == ("1 B", "0 B")
+
+
+@given(st.integers(0, 2**44), st.integers(1, 2**44))
+def test_as_much_as_is_told_to_be_needed_is_enough(available: int, more: int) -> None:
+    needed, there = format_shortage(available + more, available)
+    assert needed != there
+    assert parse_bytes(needed) >= available + more
     assert [format_seconds(s) for s in (0.25, 42.4, 303, 7440)] == ["0.25s", "42s", "5m 3s", "2h 4m"]

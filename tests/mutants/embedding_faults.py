@@ -96,6 +96,50 @@ def a_failing_input_ends_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None
 def who_left_is_served_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
     def collect(self: EmbeddingStepper) -> None:
         while self.inbox:
-            self._queue.extend(self.inbox.popleft().inputs)
+            self._queue.append(self.inbox.popleft())
 
     monkeypatch.setattr(EmbeddingStepper, "_collect", collect)
+
+
+@caught_by("test_suspended_embeddings.py::test_a_large_batch_is_cut_at_a_steps_end")
+def what_is_under_way_is_finished_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EmbeddingStepper, "suspend", lambda self, keep_kv: not self.has_work)
+
+
+@caught_by("test_suspended_embeddings.py::test_the_rest_is_computed_later[False-2-decoder_in_an_input]")
+def what_gave_up_its_kv_goes_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = EmbeddingStepper._give_up
+
+    def give_up(self: EmbeddingStepper) -> bool:
+        oldest = next(self._inputs(), None)
+        computed = oldest.computed if oldest else 0
+        gave = real(self)
+        if oldest:
+            oldest.computed = computed
+        return gave
+
+    monkeypatch.setattr(EmbeddingStepper, "_give_up", give_up)
+
+
+@caught_by("test_suspended_embeddings.py::test_what_is_not_kept_is_given_back[2]")
+def suspended_embeddings_keep_their_kv(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = EmbeddingStepper.suspend
+    monkeypatch.setattr(EmbeddingStepper, "suspend", lambda self, keep_kv: real(self, keep_kv=True))
+
+
+@caught_by("test_suspended_embeddings.py::test_who_leaves_gives_memory_back_without_a_wake")
+def who_leaves_a_suspended_model_is_missed_at_its_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_work = property(lambda self: not self.suspended and bool(self.inbox or self._queue))
+    monkeypatch.setattr(EmbeddingStepper, "has_work", has_work)
+
+
+@caught_by("test_suspended_embeddings.py::test_it_is_told_when_more_is_computed_than_before[False-5]")
+def going_over_it_again_counts_as_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = EmbeddingStepper._give_up
+
+    def give_up(self: EmbeddingStepper) -> bool:
+        for work in self._inputs():
+            work.reached = 0
+        return real(self)
+
+    monkeypatch.setattr(EmbeddingStepper, "_give_up", give_up)

@@ -17,7 +17,6 @@ from engine.blocks import BlockPool
 from engine.checkpoint import Fingerprint
 from engine.chunk import StepBudget
 from engine.device import Device
-from engine.embedding.stepper import EmbeddingStepper
 from engine.engine import TorchEngine
 from engine.free_ids import FreeIds
 from engine.kv_cache import KVCache
@@ -418,11 +417,6 @@ def the_suspended_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 def a_wake_leaves_no_room_for_the_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
     real = KVCache.park
     monkeypatch.setattr(KVCache, "park", lambda self, least, give_up: real(self, 1, give_up))
-
-
-@caught_by("test_suspend.py::test_embeddings_are_finished")
-def embeddings_are_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EmbeddingStepper, "suspend", lambda self, keep_kv: True)
 
 
 @caught_by("test_device.py::test_a_prompt_lets_another_engine_go_first_behind_any_layer")

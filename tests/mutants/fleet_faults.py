@@ -21,9 +21,10 @@ from gateway.fleet.drain import Drain
 from gateway.fleet.idle import Deadlines
 from gateway.fleet.lease import Ticket
 from gateway.fleet.levels import Levels
+from gateway.fleet.operations import Operations
 from gateway.fleet.planning import Planning
 from gateway.fleet.queue import Queue
-from gateway.fleet.room import Room
+from gateway.fleet.room import Option, Room
 from gateway.fleet.served_model import ServedModel
 from gateway.fleet.snapshot import Model
 from gateway.fleet.state import Cause
@@ -223,8 +224,25 @@ def every_drain_is_rescued(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Drain, "can_be_rescued", property(lambda self: not self.committed))
 
 
-breaks(rules.newcomers_to_a_drain_by_hand_wait_and_wake_it_afterwards)(every_drain_is_rescued)
 breaks(rules.newcomers_to_a_drain_for_another_wait_for_their_turn)(every_drain_is_rescued)
+
+
+@breaks(rules.newcomers_to_a_drain_by_hand_wait_and_wake_it_afterwards)
+def a_hand_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    admit = ServedModel._admit
+
+    def let_in(self: ServedModel) -> None:
+        if self.hand and self.state is State.DRAINING:
+            self.queue.admit(awake=True, held=self.held)
+        else:
+            admit(self)
+
+    monkeypatch.setattr(ServedModel, "_admit", let_in)
+
+
+@breaks(rules.a_sleep_by_hand_holds_up_no_turn)
+def who_drains_by_hand_is_not_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    see_otherwise(monkeypatch, lambda m: replace(m, moving=m.moving or m.by_hand))
 
 
 @breaks(rules.a_turn_goes_on_when_nobody_waits_any_more)
@@ -280,22 +298,44 @@ def a_turn_begins_before_the_wake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @breaks(rules.a_turn_begins_when_what_was_given_up_is_computed_again)
 def a_turn_begins_with_the_wake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Ticket, "tokens_came", lambda self: setattr(self, "begun", True))
-    monkeypatch.setattr(ServedModel, "catching_up", False)
+    async def at_once(self: Operations, engine: Engine) -> None:
+        await engine.resume()
+        self._model.suspended = False
+
+    monkeypatch.setattr(Operations, "_resume", at_once)
 
 
-@breaks(rules.who_leaves_while_it_is_computed_again_is_not_waited_for)
-def who_has_left_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    release = ServedModel.release
+@breaks(rules.a_client_that_takes_nothing_holds_no_turn_open)
+def no_turn_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(self: Operations, engine: Engine) -> None:
+        await asyncio.Event().wait()
 
-    def forget(self: ServedModel, ticket: Ticket) -> None:
-        self.__dict__["waited_for"] = self.__dict__.get("waited_for") or ticket.awaited
-        release(self, ticket)
+    monkeypatch.setattr(Operations, "_catch_up", never)
 
-    monkeypatch.setattr(ServedModel, "release", forget)
-    monkeypatch.setattr(
-        ServedModel, "catching_up", property(lambda self: bool(self.__dict__.get("waited_for")))
-    )
+
+@breaks(rules.a_turn_may_be_over_at_once)
+def nothing_is_asked_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for = policy._Planner._wait_for
+
+    def later(self: policy._Planner, options: list[Option], waiting: Model) -> None:
+        wait_for(self, options, waiting)
+        self.again_at = math.inf if self.again_at <= self.now else self.again_at
+
+    monkeypatch.setattr(policy._Planner, "_wait_for", later)
+
+
+@breaks(rules.nothing_is_suspended_for_a_pinned_model_that_would_keep_its_place)
+def pinned_models_are_made_way_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Room, "is_enough_for", lambda self, model, beside: True)
+
+
+@breaks(rules.a_lowered_limit_holds_soon_after_what_was_in_its_way_has_ended)
+def who_comes_too_soon_gets_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    def now_or_never(self: Planning, pause: float = 0.0) -> None:
+        if self._timers.now() - self._planned_at > pause:
+            self.soon()
+
+    monkeypatch.setattr(Planning, "_in_time", now_or_never)
 
 
 @breaks(rules.nobody_is_woken_for_a_suspended_request_that_has_left)
@@ -325,7 +365,7 @@ def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ServedModel, "suspend", forget)
 
 
-@breaks(rules.a_suspended_sleeper_may_sleep_deeper)
+@breaks(rules.a_sleep_by_hand_waits_for_what_is_suspended)
 def who_is_suspended_sleeps_deep_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     put_to_sleep = Fleet._put_to_sleep
 
@@ -433,24 +473,20 @@ def half_awake_is_awake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @breaks(rules.a_sleep_by_hand_goes_to_the_level_asked_and_never_up)
 def sleeps_by_hand_are_light(monkeypatch: pytest.MonkeyPatch) -> None:
-    sleep = ServedModel.sleep
-
-    def light(self: ServedModel, level: Level, cause: Cause, bytes_asleep: int) -> Drain:
-        return sleep(self, 1 if cause == "manual" else level, cause, bytes_asleep)
-
-    monkeypatch.setattr(ServedModel, "sleep", light)
+    sleep = ServedModel.sleep_by_hand
+    monkeypatch.setattr(ServedModel, "sleep_by_hand", lambda self, level, size: sleep(self, 1, size))
 
 
 @breaks(rules.two_sleeps_by_hand_become_one_at_the_deeper_level)
 def the_last_hand_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    sleep = ServedModel.sleep
+    sleep = ServedModel.sleep_by_hand
 
-    def override(self: ServedModel, level: Level, cause: Cause, bytes_asleep: int) -> Drain:
-        drain = sleep(self, level, cause, bytes_asleep)
+    def override(self: ServedModel, level: Level, bytes_asleep: int) -> Drain:
+        drain = sleep(self, level, bytes_asleep)
         drain.level = level
         return drain
 
-    monkeypatch.setattr(ServedModel, "sleep", override)
+    monkeypatch.setattr(ServedModel, "sleep_by_hand", override)
 
 
 @breaks(rules.a_sleep_by_hand_during_a_wake_follows_it)
@@ -466,12 +502,12 @@ def a_sleep_by_hand_does_not_wait_for_the_wake(monkeypatch: pytest.MonkeyPatch) 
 
 @breaks(rules.room_on_a_cpu_is_made_at_level_2)
 def the_configured_level_holds_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    sleep = Planning.sleep
+    sleep = Planning._sleep
 
-    def shallow(self: Planning, model: ServedModel, level: Level, cause: Cause) -> Drain:
-        return sleep(self, model, 1 if model.config.level == 1 else level, cause)
+    def shallow(self: Planning, model: ServedModel, level: Level, cause: Cause) -> None:
+        sleep(self, model, 1 if model.config.level == 1 else level, cause)
 
-    monkeypatch.setattr(Planning, "sleep", shallow)
+    monkeypatch.setattr(Planning, "_sleep", shallow)
 
 
 @breaks(rules.parked_weights_stay_within_the_host_limit_and_the_hotter_stays_parked)

@@ -11,7 +11,8 @@ import pytest
 
 from engine.memory import cpu
 from engine.memory.budget import Budget
-from engine.memory.cpu import HUGE_PAGE, CpuArena, round_up
+from engine.memory.cpu import CpuArena
+from engine.memory.sizes import HUGE_PAGE, round_up
 from engine.types import OutOfMemory
 from tests.engine.memory.roots import FakeRoot
 

@@ -148,7 +148,7 @@ async def a_request_prepared_for_the_old_engine_never_runs_on_the_new_one() -> N
 @rule
 async def memory_of_a_model_that_leaves_is_not_given_away_twice() -> None:
     big = {name: FakeSpec(weights=600 * MIB, token_seconds=1.0) for name in ("a", "b")}
-    async with world(big) as w:
+    async with world(big, turns=TurnConfig(min_awake=0.0, turn=100.0)) as w:
         streaming = w.ask("a", tokens=8)
         await w.advance(2.0)
         reload(w, model(w, "b"))

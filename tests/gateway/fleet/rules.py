@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
-from engine import CheckpointError, DeviceError, OutOfMemory
-from gateway.config import TurnConfig
+from engine import CheckpointError, DeviceError, GenerateRequest, OutOfMemory, SamplingParams
+from gateway.config import Size, TurnConfig
 from gateway.errors import ModelAsleep, ModelWakeFailed, QueueFull, ShuttingDown, WaitTimeout
 from gateway.fleet import State, Transition
 from tests.fake_engine import MIB, FakeSpec
@@ -407,26 +408,35 @@ async def a_turn_begins_when_what_was_given_up_is_computed_again() -> None:
 
 
 @rule
-async def who_leaves_while_it_is_computed_again_is_not_waited_for() -> None:
+async def a_client_that_takes_nothing_holds_no_turn_open() -> None:
+    """What counts is that the engine has gone on, not that somebody has taken the tokens."""
     turns = TurnConfig(min_awake=0.0, turn=1.0)
-    specs = two_that_do_not_fit(token_seconds=0.1, first_kv=50 * MIB, reply="x" * 400)
-    async with world(specs, total=655 * MIB, turns=turns) as w:
-        stays, leaves = w.ask("a", tokens=400), w.ask("a", tokens=400)
-        await w.advance(2.0)
-        other = w.ask("b", tokens=40)
-        await w.advance(2.5)
-        assert w.engine("a").suspended
-        w.spec("a").prompt_seconds = 50.0
-        await w.advance(5.0)
-        assert w.state("a") == AWAKE
-        w.spec("a").prompt_seconds = 0.0
-        waiting = w.ask("b", tokens=1)
+    async with world(two_that_do_not_fit(token_seconds=0.1, reply="x" * 4000), turns=turns) as w:
+
+        async def stall() -> None:
+            request = GenerateRequest(prompt_ids=[65], sampling=SamplingParams(max_tokens=4000))
+            async with w.fleet.lease("a") as lease:
+                async for _ in lease.generate(request):
+                    await w.timers.sleep(1000.0)
+
+        stalled, busy = w.begin(stall()), w.ask("a", tokens=400)
         await w.advance(3.0)
-        assert not waiting.done()
-        for task in (leaves, stays):
+        for _ in range(3):
+            assert (await w.answered("b", tokens=1, within=5.0)).waited < 4.0
+            await w.advance(3.0)
+        for task in (stalled, busy):
             task.cancel()
-        await w.advance(8.0)
-        assert (waiting.result().text, other.done()) == ("x", True)
+        await w.advance()
+
+
+@rule
+async def a_turn_may_be_over_at_once() -> None:
+    async with world(two_that_do_not_fit(token_seconds=0.1, reply="x" * 400)) as w:
+        busy = w.ask("a", tokens=200)
+        await w.advance(2.0)
+        assert (await w.answered("b", tokens=1, within=3.0)).waited < 2.0
+        await w.advance(60.0)
+        assert busy.result().text == "x" * 200
 
 
 @rule
@@ -480,18 +490,69 @@ async def what_is_suspended_keeps_its_kv_while_there_is_room() -> None:
 
 
 @rule
-async def a_suspended_sleeper_may_sleep_deeper() -> None:
+async def a_sleep_by_hand_waits_for_what_is_suspended() -> None:
     turns = TurnConfig(min_awake=0.0, turn=1.0)
     async with world(two_that_do_not_fit(token_seconds=0.5), turns=turns, shared=False) as w:
         long = w.ask("a", tokens=100)
         await w.advance(2.0)
-        w.ask("b", tokens=20)
+        other = w.ask("b", tokens=20)
         await w.advance(1.5)
         assert w.state("a") == (State.ASLEEP, 1)
-        assert await w.fleet.sleep("a", 2) == 2
-        assert w.state("a") == (State.ASLEEP, 2)
+        slept = w.begin(w.fleet.sleep("a", 2))
+        await w.advance(1.0)
+        assert not slept.done(), "something is in flight"
         await w.advance(40.0)
         assert long.result().text == "Hello from a: x"
+        assert other.done()
+        assert slept.result() == 2
+        assert w.state("a") == (State.ASLEEP, 2)
+
+
+@rule
+async def a_sleep_by_hand_holds_up_no_turn() -> None:
+    """What drains by hand is suspended like anything busy, and sleeps when it has ended."""
+    turns = TurnConfig(min_awake=0.0, turn=1.0)
+    async with world(two_that_do_not_fit(token_seconds=0.5), turns=turns) as w:
+        long = w.ask("a", tokens=100)
+        await w.advance(2.0)
+        slept = w.begin(w.fleet.sleep("a"))
+        await w.advance(0.1)
+        assert w.state("a")[0] is State.DRAINING
+        assert (await w.answered("b", tokens=1, within=6.0)).waited < 4.0
+        assert not slept.done()
+        newcomer = w.ask("a", tokens=1)
+        await w.advance(30.0)
+        assert long.result().text == "Hello from a: x"
+        assert slept.result() == 1
+        assert newcomer.result().text == "H", "it wakes again for who came after"
+
+
+@rule
+async def nothing_is_suspended_for_a_pinned_model_that_would_keep_its_place() -> None:
+    turns = TurnConfig(min_awake=0.0, turn=1.0)
+    specs = two_that_do_not_fit(token_seconds=0.5)
+    async with world(specs, turns=turns, b={"pinned": True, "max_wait": 60.0}) as w:
+        long = w.ask("a", tokens=100)
+        await w.advance(2.0)
+        asked = w.ask("b", tokens=1)
+        await w.advance(3.0)
+        assert not asked.done()
+        assert not w.engine("a").suspended
+        await w.advance(30.0)
+        assert long.result().text == "Hello from a: x"
+        assert asked.result().text == "H"
+
+
+@rule
+async def a_lowered_limit_holds_soon_after_what_was_in_its_way_has_ended() -> None:
+    async with world({"a": FakeSpec(token_seconds=0.1), "b": FakeSpec(token_seconds=0.1)}) as w:
+        asked = [w.ask(name, tokens=5) for name in "ab"]
+        await w.advance(0.2)
+        lower = replace(w.config.memory, device_limit=Size(bytes=150 * MIB))
+        w.fleet.reconfigure(replace(w.config, memory=lower))
+        await w.advance(2.5)
+        assert all(task.result() for task in asked)
+        assert w.device_bytes() <= 150 * MIB
 
 
 @rule

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from gateway.simulate.costs import CPU, CostsError, load_costs
+from gateway.simulate.report import _quantile
 from gateway.simulate.trace import Request, TraceError, read_trace, write_trace
 
 LINE = b'{"at": 1.5, "model": "a", "prompt_tokens": 3, "max_tokens": 2}\n'
@@ -68,6 +69,19 @@ def test_other_files_are_no_costs(tmp_path: Path, content: str | None) -> None:
         path.write_text(content)
     with pytest.raises(CostsError, match=r"costs\.json"):
         load_costs(path)
+
+
+def test_costs_are_not_negative(tmp_path: Path) -> None:
+    path = tmp_path / "costs.json"
+    path.write_bytes(msgspec.json.encode(CPU).replace(b"1140000000.0", b"-1.0"))
+    with pytest.raises(CostsError, match="rate above 0"):
+        load_costs(path)
+
+
+def test_quantiles_are_values_that_so_many_are_not_above() -> None:
+    assert _quantile([0.025, 11.0], 0.5) == 0.025
+    assert _quantile(list(range(1, 101)), 0.99) == 99
+    assert (_quantile([], 0.5), _quantile([7.0], 0.0), _quantile([1.0, 2.0], 1.0)) == (0.0, 7.0, 2.0)
 
 
 def test_costs_need_two_numbers_of_requests(tmp_path: Path) -> None:

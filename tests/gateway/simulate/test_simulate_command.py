@@ -64,6 +64,7 @@ def test_one_policy_as_json_with_a_config(trace: Path, tmp_path: Path) -> None:
         (("TRACE", "--config", "CONFIG"), "the trace asks for 'model-"),
         (("TRACE", "--costs", "nowhere.json"), "nowhere.json: cannot be read"),
         (("TRACE", "--host-memory", "1GB"), "--host-memory"),
+        (("--generate", "zipf", "--duration", "never"), "--duration"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(
