@@ -32,7 +32,7 @@ from gateway.fleet.room import Option, Room, pick
 from gateway.fleet.snapshot import Model, Snapshot
 from gateway.fleet.state import Cause
 
-_MAKERS = 16
+_MAKERS = 8
 """Of those who wait for room, so many may have others put to sleep for them in one plan; the rest come later,
 unless they fit as it is."""
 _GRACE = 0.1
@@ -114,7 +114,7 @@ class _Planner:
             self.actions.append(ForgetKv(model.name) if model.kv_used else refuse)
             return
         self.makers += needed > room.left
-        if self.makers > _MAKERS and needed > room.left:
+        if needed > room.left and self.makers > _MAKERS:
             return
         picked = pick(needed - room.left, room.options(self.claimed))
         if picked is None:

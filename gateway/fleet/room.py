@@ -60,8 +60,7 @@ class Room:
 
     def options(self, claimed: Container[str]) -> Iterator[Option]:
         """All ways to gain room, the least painful first; found out only as far as they are needed."""
-        others = [m for m in self._snapshot.models if m.name not in claimed]
-        others.sort(key=lambda m: m.last_used)
+        others = [m for m in self._holders if m.name not in claimed]
         loss = self._levels.loss
         up = [m for m in others if m.half_woken or m.awake]
         yield from (Option(m, m.kv_unused, "trim") for m in up if _trimmable(m))
@@ -75,6 +74,13 @@ class Room:
         busy = sorted(filter(_busy, others), key=lambda m: (not m.turn_over, m.awake_since))
         yield from (Option(m, _gain(m), at=math.inf) for m in busy)
         yield from (Option(m, m.kv_used, "forget", math.inf) for m in up if m.awake and _busy(m))
+
+    @cached_property
+    def _holders(self) -> list[Model]:
+        """Those that hold what could be given back, or will; the last used one last."""
+        models = self._snapshot.models
+        holders = [m for m in models if m.moving or m.device_bytes > m.residue_bytes]
+        return sorted(holders, key=lambda m: m.last_used)
 
     def _served(self, model: Model) -> float:
         """When an idle one has served its least; one whose time is over anyway need not."""
