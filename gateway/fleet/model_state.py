@@ -186,9 +186,3 @@ class ModelState:
         if self.suspended:
             self.suspended = False
             self.queue.abort(self.wake_failed)
-
-    def drop_hand(self, error: ApiError) -> None:
-        """Tell who wanted it to sleep that it will not."""
-        if self.hand:
-            self.hand.fail(error)
-            self.hand = None

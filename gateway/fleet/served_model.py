@@ -195,9 +195,11 @@ class ServedModel(ModelState):
         self._changed()
 
     async def _close(self) -> None:
-        self.drop_hand(ApiError(f"{self.name} is closed"))
+        for drain in (self.hand, self.drain):
+            if drain and not drain.committed:
+                drain.fail(ApiError(f"{self.name} is closed"))
+        self.hand = None
         if self.drain and not self.drain.committed:
-            self.drain.fail(ApiError(f"{self.name} is closed"))
             self.drain = None  # or it would begin when what is under way has ended
         under_way = self._operations.under_way
         for task in under_way:

@@ -243,3 +243,14 @@ async def test_close_gives_everything_back() -> None:
         assert w.device_bytes() == 2 * MIB, "what the engines themselves keep"
         assert w.engine("a").closed
         assert w.engine("b").closed
+
+
+async def test_who_waits_for_a_sleep_by_hand_is_told_when_the_fleet_closes() -> None:
+    async with world({"a": FakeSpec(token_seconds=1.0)}) as w:
+        w.ask("a", tokens=100)
+        await w.advance(2.0)
+        slept = w.begin(w.fleet.sleep("a"))
+        await w.advance(1.0)
+        assert not slept.done()
+        await w.fleet.close()
+        assert isinstance(slept.exception(), ApiError)
