@@ -78,7 +78,7 @@ class GrammarCompiler:
         """Raises RequestError."""
         from llguidance import LLMatcher, LLParserLimits
 
-        if sum(map(len, constraint.value)) > _LONGEST:
+        if sum(map(len, (*constraint.value, constraint.frame or ""))) > _LONGEST:
             raise RequestError(f"the constraint is longer than {_LONGEST} characters")
         try:
             text = _grammar_text(constraint)
@@ -106,6 +106,14 @@ class GrammarCompiler:
 
 def _grammar_text(constraint: Constraint) -> str:
     """llguidance's own form. Raises ValueError."""
+    if constraint.frame is None:
+        return _body_text(constraint)
+    text = _body_text(constraint)
+    body = json.loads(text)["grammars"][0] if text.lstrip().startswith("{") else {"lark_grammar": text}
+    return json.dumps({"grammars": [{"lark_grammar": constraint.frame}, {**body, "name": "body"}]})
+
+
+def _body_text(constraint: Constraint) -> str:
     from llguidance import LLMatcher, grammar_from
 
     value = constraint.value

@@ -44,7 +44,7 @@ class Sequence:
         self.prompt_logprobs: list[TokenLogprob | None] = [None]
         """Of the tokens so far, where asked for; the first has none."""
         self._stop_ids = self.params.stop_token_ids | (frozenset() if self.params.ignore_eos else eos)
-        self._decoder = IncrementalDecoder(tokenizer, self.token_ids)
+        self._decoder = IncrementalDecoder(tokenizer, self.token_ids, self.params.shown_tokens)
         self._stops = StopMatcher(self.params.stop)
         self._stopped = False
         """A stop string has been met."""

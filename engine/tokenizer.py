@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import tokenizers
@@ -62,6 +62,13 @@ class Tokenizer:
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
+    def decode_showing(self, token_ids: Sequence[int], shown: frozenset[int]) -> str:
+        """As ``decode``, with those of the special tokens that are ``shown``."""
+        if not shown:
+            return self.decode(token_ids)
+        hidden = self._special - shown
+        return self.decode([token for token in token_ids if token not in hidden], skip_special_tokens=False)
+
     def token_bytes(self, token_id: int) -> bytes:
         """What the token stands for, which may be half a character; a special token's name."""
         token = self._tokenizer.id_to_token(token_id)
@@ -81,6 +88,11 @@ class Tokenizer:
         return frozenset(self._tokenizer.get_added_tokens_decoder())
 
     @cached_property
+    def _special(self) -> frozenset[int]:
+        added = self._tokenizer.get_added_tokens_decoder()
+        return frozenset(token_id for token_id, token in added.items() if token.special)
+
+    @cached_property
     def _byte_level(self) -> bool:
         return "ByteLevel" in repr(self._tokenizer.decoder)
 
@@ -93,35 +105,38 @@ class IncrementalDecoder:
     nothing is given out while the text ends in half a character. The window begins with a whole one.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> None:
-        self._tokenizer = tokenizer
-        self._window = _end_of(prompt_ids, tokenizer)
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_ids: Sequence[int], shown: frozenset[int] = frozenset()
+    ) -> None:
+        """``shown``: special tokens that are part of the text."""
+        self._decode = partial(tokenizer.decode_showing, shown=shown)
+        self._window = _end_of(prompt_ids, self._decode)
         self._written = len(self._window)
         """Tokens of the window whose text has been given out."""
-        self._known = tokenizer.decode(self._window)
+        self._known = self._decode(self._window)
         """Their text."""
 
     def push(self, token_id: int) -> str:
         """The text that this token completes; empty while a character is incomplete."""
         self._window.append(token_id)
-        text, end = self._tokenizer.decode(self._window), len(self._window)
+        text, end = self._decode(self._window), len(self._window)
         if not text.endswith(_REPLACEMENT):
             return self._give(text, end)
         if end - self._written <= _HALF:
             return ""
         end = self._certain(text)
-        return self._give(self._tokenizer.decode(self._window[:end]), end)
+        return self._give(self._decode(self._window[:end]), end)
 
     def flush(self) -> str:
         """What was held back, as it is."""
-        return self._give(self._tokenizer.decode(self._window), len(self._window))
+        return self._give(self._decode(self._window), len(self._window))
 
     def _certain(self, text: str) -> int:
         """More is held than half a character can be, as in a stammer of bytes that are none: where the window
         can be cut before the last few tokens without a change of its text."""
         end = len(self._window)
         for cut in range(end - _HALF, end):
-            parts = (self._tokenizer.decode(part) for part in (self._window[:cut], self._window[cut:]))
+            parts = (self._decode(part) for part in (self._window[:cut], self._window[cut:]))
             if "".join(parts) == text:
                 return cut
         return self._written
@@ -132,14 +147,14 @@ class IncrementalDecoder:
         if fresh:
             self._window = self._window[self._written :]
             self._written = end - self._written
-            self._known = self._tokenizer.decode(self._window[: self._written])
+            self._known = self._decode(self._window[: self._written])
         return fresh
 
 
-def _end_of(ids: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+def _end_of(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[int]:
     """The last few of ``ids``, beginning with a whole character if possible."""
     windows = [list(ids[-count:]) for count in range(_CONTEXT, _CONTEXT + _HALF + 1)]
-    clean = (window for window in windows if not tokenizer.decode(window).startswith(_REPLACEMENT))
+    clean = (window for window in windows if not decode(window).startswith(_REPLACEMENT))
     return next(clean, windows[0])
 
 

@@ -120,6 +120,8 @@ class Constraint:
     """``json``: any JSON object; ``grammar``: Lark; ``choice``: one of several texts."""
     value: str | tuple[str, ...] = ""
     """A JSON schema as text, a regular expression, a grammar, or the choices."""
+    frame: str | None = None
+    """A grammar in which ``@body`` stands for all of the above."""
 
 
 class Grammar(Protocol):
@@ -163,6 +165,8 @@ class SamplingParams:
     min_tokens: int = 0
     """No end-of-sequence, stop token or stop string before so many tokens."""
     ignore_eos: bool = False
+    shown_tokens: frozenset[int] = frozenset()
+    """Special tokens that are part of the text, as others are not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

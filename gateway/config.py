@@ -13,6 +13,22 @@ from typing import Literal
 from engine import DType, EngineOptions
 
 Level = Literal["auto", 1, 2]
+ToolParser = Literal[
+    "hermes",
+    "qwen3_coder",
+    "llama3_json",
+    "llama4_json",
+    "pythonic",
+    "llama4_pythonic",
+    "mistral",
+    "mistral_args",
+    "granite",
+    "deepseek_v3",
+    "deepseek_v31",
+    "openai",
+]
+"""vLLM's names, where it has the same."""
+ReasoningParser = Literal["none", "think", "thinking", "mistral", "seed", "cohere", "granite"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +95,10 @@ class ModelConfig:
     prefix_cache: bool = True
     chat_template: str | None = None
     """The template's text, read from the file that the config names; None: the checkpoint's own."""
+    tool_parser: ToolParser | None = None
+    """How the model writes tool calls; None: as its template shows."""
+    reasoning_parser: ReasoningParser | None = None
+    """How it marks its reasoning; None: as its template shows."""
     sampling: dict[str, float] = field(default_factory=dict)
 
     def engine_options(self) -> EngineOptions:

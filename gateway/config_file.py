@@ -20,7 +20,9 @@ from gateway.config import (
     Level,
     MemoryConfig,
     ModelConfig,
+    ReasoningParser,
     ServerConfig,
+    ToolParser,
     TurnConfig,
     name_clash,
 )
@@ -125,6 +127,8 @@ class Model(Sleep, kw_only=True):
     max_running: Count | UnsetType = UNSET
     prefix_cache: bool | UnsetType = UNSET
     chat_template: Text | UnsetType = UNSET
+    tool_parser: ToolParser | UnsetType = UNSET
+    reasoning_parser: ReasoningParser | UnsetType = UNSET
     sampling: Sampling = field(default_factory=Sampling)
 
 

@@ -16,7 +16,7 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, UnsetType
 
 from engine import Delta, Engine, GenerateRequest, Grammar, TokenLogprob
-from gateway.api.constraints import compile_constraint
+from gateway.api.constraints import asked_constraint, compile_constraint
 from gateway.api.decode import decode_body
 from gateway.api.generating import Generating
 from gateway.api.job import Choice, Job
@@ -74,7 +74,7 @@ async def prepare(request: CompletionRequest, fleet: Fleet) -> Job:
         raise InvalidRequest(f"{len(prompts)} prompts of n choices are more than {MAX_CHOICES}", param="n")
     engine = await open_engine(fleet, model)
     prompt_ids = [await _token_ids(engine, prompt) for prompt in prompts]
-    grammar = await compile_constraint(request, engine)
+    grammar = await compile_constraint(asked_constraint(request), engine)
     return Job(
         model=model.name,
         engine=engine,

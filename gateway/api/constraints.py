@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
 from engine import Constraint, ConstraintKind, Engine, Grammar, RequestError
 from gateway.api.schema.constraints import JsonSchema
 from gateway.api.schema.generation import GenerationRequest
+from gateway.chat.json_schema import closed
 from gateway.errors import InvalidRequest
 
+Asked = tuple[str, Constraint]
+"""The field that asks, and what it asks for."""
 
-async def compile_constraint(request: GenerationRequest, engine: Engine) -> Grammar | None:
+
+async def compile_constraint(asked: Asked | None, engine: Engine) -> Grammar | None:
     """Off the loop. Raises InvalidRequest, which names the field, for what the engine cannot enforce."""
-    asked = asked_constraint(request)
     if asked is None:
         return None
     param, constraint = asked
@@ -25,8 +29,8 @@ async def compile_constraint(request: GenerationRequest, engine: Engine) -> Gram
         raise InvalidRequest(f"{param}: {error}", param=param) from None
 
 
-def asked_constraint(request: GenerationRequest) -> tuple[str, Constraint] | None:
-    """The field and what it asks for. Raises InvalidRequest when there are several."""
+def asked_constraint(request: GenerationRequest) -> Asked | None:
+    """Raises InvalidRequest when several fields ask."""
     asked = [*_response_format(request), *_structured_outputs(request), *_guided(request)]
     if len(asked) > 1:
         (first, _), (second, _), *_ = asked
@@ -34,10 +38,7 @@ def asked_constraint(request: GenerationRequest) -> tuple[str, Constraint] | Non
     return asked[0] if asked else None
 
 
-_Asked = Iterator[tuple[str, Constraint]]
-
-
-def _response_format(request: GenerationRequest) -> _Asked:
+def _response_format(request: GenerationRequest) -> Iterator[Asked]:
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
         return
@@ -49,7 +50,7 @@ def _response_format(request: GenerationRequest) -> _Asked:
         yield "response_format", _json_schema(wanted.json_schema.schema_)
 
 
-def _structured_outputs(request: GenerationRequest) -> _Asked:
+def _structured_outputs(request: GenerationRequest) -> Iterator[Asked]:
     wanted = request.structured_outputs
     if wanted is None:
         return
@@ -61,7 +62,7 @@ def _structured_outputs(request: GenerationRequest) -> _Asked:
     yield from _each("structured_outputs.", wanted.json, wanted.regex, wanted.grammar, wanted.choice)
 
 
-def _guided(request: GenerationRequest) -> _Asked:
+def _guided(request: GenerationRequest) -> Iterator[Asked]:
     yield from _each(
         "guided_", request.guided_json, request.guided_regex, request.guided_grammar, request.guided_choice
     )
@@ -69,7 +70,7 @@ def _guided(request: GenerationRequest) -> _Asked:
 
 def _each(
     prefix: str, json: JsonSchema | None, regex: str | None, grammar: str | None, choice: list[str] | None
-) -> _Asked:
+) -> Iterator[Asked]:
     if json is not None:
         yield f"{prefix}json", _json_schema(json)
     texts: dict[ConstraintKind, str | None] = {"regex": regex, "grammar": grammar}
@@ -81,5 +82,9 @@ def _each(
 
 
 def _json_schema(schema: JsonSchema) -> Constraint:
-    text = schema if isinstance(schema, str) else msgspec.json.encode(schema).decode()
-    return Constraint(kind="json_schema", value=text)
+    if isinstance(schema, str):
+        try:
+            schema = msgspec.json.decode(schema, type=dict[str, Any])
+        except msgspec.DecodeError:
+            return Constraint(kind="json_schema", value=str(schema))  # which the engine will refuse
+    return Constraint(kind="json_schema", value=msgspec.json.encode(closed(schema)).decode())

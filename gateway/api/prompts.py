@@ -56,11 +56,13 @@ async def encode(
     engine: Engine, text: Callable[[], str], *, param: str, add_special_tokens: bool
 ) -> list[int]:
     """Token ids of what ``text`` makes, both off the loop. Raises InvalidRequest when it cannot fit."""
-    return await asyncio.to_thread(_encode, engine, text, param, add_special_tokens)
+    return await asyncio.to_thread(
+        lambda: encode_now(engine, text(), param=param, add_special_tokens=add_special_tokens)
+    )
 
 
-def _encode(engine: Engine, text: Callable[[], str], param: str, add_special_tokens: bool) -> list[int]:
-    prompt = text()
+def encode_now(engine: Engine, prompt: str, *, param: str, add_special_tokens: bool) -> list[int]:
+    """Blocking. Raises InvalidRequest when it cannot fit."""
     info = engine.info
     if len(prompt.encode()) > info.max_model_len * info.longest_token_bytes:
         raise too_long(info, f"a prompt of {len(prompt)} characters", param)

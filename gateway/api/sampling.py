@@ -23,6 +23,7 @@ def sampling_params(
     max_tokens: int,
     grammar: Grammar | None,
     logprobs: int | None,
+    shown_tokens: frozenset[int] = frozenset(),
 ) -> SamplingParams:
     """Each value is the request's, else the configuration's, else the checkpoint's, else OpenAI's."""
     if (request.min_tokens or 0) > max_tokens:
@@ -46,6 +47,7 @@ def sampling_params(
         stop_token_ids=frozenset(request.stop_token_ids or ()),
         min_tokens=request.min_tokens or 0,
         ignore_eos=bool(request.ignore_eos),
+        shown_tokens=shown_tokens,
     )
 
 

@@ -27,6 +27,10 @@ class MessageStyle:
     """It asks whether content is a string, so that both are welcome."""
     developer: bool
     """It knows the role ``developer``."""
+    tools: bool
+    """It tells the model of the tools there are."""
+    calls: bool
+    """It tells of calls that were made."""
 
 
 def to_template(messages: Sequence[Mapping[str, Any]], style: MessageStyle) -> list[TemplateMessage]:
@@ -37,17 +41,30 @@ def message_text(message: Mapping[str, Any]) -> str:
     """The text of a message, its parts joined."""
     content = message.get("content")
     if isinstance(content, list):
-        return "\n".join(part["text"] for part in content)
+        return "\n".join(part.get("text") or part.get("refusal") or "" for part in content)
     return content or ""
 
 
 def _to_template(message: Mapping[str, Any], style: MessageStyle, where: str) -> TemplateMessage:
+    message = _modern(message)
     shaped = {**message, "content": _content(message, style, where)}
     if message["role"] == "developer" and not style.developer:
         shaped["role"] = "system"
+    if reasoning := shaped.pop("reasoning", None) or shaped.get("reasoning_content"):
+        shaped["reasoning_content"] = shaped["thinking"] = reasoning  # templates call it either
     if calls := shaped.pop("tool_calls", None):  # templates ask whether the key is there
         shaped["tool_calls"] = [_tool_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)]
     return shaped
+
+
+def _modern(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``function_call`` and the role ``function``, of OpenAI's first API, as what came after them."""
+    found = dict(message)
+    if call := found.pop("function_call", None):
+        found["tool_calls"] = [{"type": "function", "function": call}]
+    if found["role"] == "function":
+        found["role"] = "tool"
+    return found
 
 
 def _content(
@@ -65,11 +82,13 @@ def _content(
 
 
 def _text_part(part: Mapping[str, Any], where: str) -> dict[str, str]:
-    if part["type"] != "text":
-        raise InvalidRequest(f"content of type {part['type']!r} is not supported yet", param=f"{where}.type")
-    if part.get("text") is None:
-        raise InvalidRequest("a text part needs text", param=f"{where}.text")
-    return {"type": "text", "text": part["text"]}
+    kind = part["type"]
+    if kind not in ("text", "refusal"):
+        raise InvalidRequest(f"only text can be read, not content of type {kind!r}", param=f"{where}.type")
+    text = part.get(kind)
+    if text is None:
+        raise InvalidRequest(f"a {kind} part needs {kind}", param=f"{where}.{kind}")
+    return {"type": "text", "text": text}
 
 
 def _tool_call(call: Mapping[str, Any], where: str) -> dict[str, Any]:

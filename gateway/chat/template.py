@@ -19,7 +19,11 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from gateway.chat.formats.known import shown_format
+from gateway.chat.formats.tool_format import ToolFormat
 from gateway.chat.messages import MessageStyle, TemplateMessage, to_template
+from gateway.chat.plain_tools import calls_in_words, tools_in_words
+from gateway.chat.thinking import Thinking, thinking_of
 from gateway.errors import InvalidRequest
 
 
@@ -42,7 +46,19 @@ class ChatTemplate:
             ),
             strings="is string" in self._source,
             developer="developer" in self._source,
+            tools="tools" in self._source,
+            calls="tool_calls" in self._source,
         )
+
+    @cached_property
+    def thinking(self) -> Thinking | None:
+        """How the model marks its reasoning, as far as the template tells."""
+        return thinking_of(self._source)
+
+    @cached_property
+    def tool_format(self) -> ToolFormat | None:
+        """How the model writes its calls, as far as the template tells."""
+        return shown_format(self._source)
 
     def render(
         self,
@@ -51,15 +67,20 @@ class ChatTemplate:
         special_tokens: Mapping[str, str],
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
         variables: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt for ``messages``; ``variables`` are the client's own and override none of ours."""
         conversation = to_template(messages, self.style)
+        if not self.style.calls:
+            conversation = calls_in_words(conversation)
+        if tools and not self.style.tools:
+            conversation = tools_in_words(conversation, tools)
         context: dict[str, Any] = {
             **(variables or {}),
             **special_tokens,
             "messages": conversation,
-            "tools": None,
+            "tools": list(tools) or None,
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.api.schema.constraints import Choices, JsonSchema, ResponseFormat, StructuredOutputs
 
@@ -62,11 +62,16 @@ class PromptTokensDetails(Struct, frozen=True, kw_only=True):
     cached_tokens: int
 
 
+class CompletionTokensDetails(Struct, frozen=True, kw_only=True):
+    reasoning_tokens: int
+
+
 class Usage(Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails | UnsetType = UNSET
 
 
 ChunkUsage = Usage | UnsetType | None

@@ -31,6 +31,7 @@ async def test_chat_choices(gateway: Gateway) -> None:
     assert gateway.alpha.requests[-1].n == 3
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
     assert [choice["message"]["content"] for choice in answer["choices"]] == ["Hello!"] * 3
+    assert answer["usage"].pop("completion_tokens_details") == {"reasoning_tokens": 0}
     assert answer["usage"] == usage(one["usage"]["prompt_tokens"], 12)
     assert len(ChatCompletion.model_validate(answer).choices) == 3
 

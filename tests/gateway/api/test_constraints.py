@@ -64,7 +64,7 @@ async def test_each_way_to_ask(
         if constraint.kind == "json_schema":
             assert isinstance(found.value, str)
             assert list(json.loads(found.value)["properties"]) == ["b", "a"], "the order is the answer's"
-            assert json.loads(found.value) == SCHEMA
+            assert json.loads(found.value) == {**SCHEMA, "additionalProperties": False}
         else:
             assert found.value == constraint.value
 

@@ -1,0 +1,104 @@
+"""The shapes of a chat completion, whole and in chunks."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from time import time
+
+from msgspec.structs import replace
+
+from engine import Delta, Engine
+from gateway.api.answer import Answer
+from gateway.api.job import Choice
+from gateway.api.logprobs import ChatLogprobWriter, wire_prompt_logprobs
+from gateway.api.schema.chat import (
+    ChatChoice,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChoiceDelta,
+    ChunkChoice,
+)
+from gateway.api.schema.generation import ChunkUsage, CompletionTokensDetails, Usage
+
+
+class ChatFormat:
+    def __init__(
+        self,
+        model: str,
+        engine: Engine,
+        answers: list[Answer],
+        *,
+        prefix: str = "",
+        logprobs: bool = False,
+    ) -> None:
+        """``answers``: one a choice. ``prefix``: what their contents begin with."""
+        self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._created = int(time())
+        self._model = model
+        self._engine = engine
+        self._answers = answers
+        self._prefix = prefix
+        self._logprobs = ChatLogprobWriter(engine) if logprobs else None
+
+    def opening(self, usage: ChunkUsage) -> Iterator[ChatCompletionChunk]:
+        first = ChoiceDelta(role="assistant", content="")
+        prefix = [ChoiceDelta(content=self._prefix)] if self._prefix else []
+        for index in range(len(self._answers)):
+            for delta in (first, *prefix):
+                yield self._chunk(ChunkChoice(index=index, delta=delta), usage)
+
+    def chunks(self, delta: Delta, usage: ChunkUsage) -> Iterator[ChatCompletionChunk]:
+        answer = self._answers[delta.index]
+        changes = list(answer.take(delta))
+        logprobs = self._logprobs.take(delta) if self._logprobs else None
+        if not changes and logprobs and logprobs.content:
+            changes = [ChoiceDelta(content="")]
+        for change in changes:
+            yield self._chunk(ChunkChoice(index=delta.index, delta=change, logprobs=logprobs), usage)
+            logprobs = None
+        if delta.finish_reason is not None:
+            reason = answer.finish_reason(delta.finish_reason)
+            finish = ChunkChoice(index=delta.index, delta=ChoiceDelta(), finish_reason=reason)
+            yield self._chunk(finish, usage)
+
+    def usage_chunk(self, usage: Usage) -> ChatCompletionChunk:
+        return self._chunk(None, usage)
+
+    def whole(self, choices: list[Choice], usage: Usage) -> ChatCompletion:
+        wired = [
+            self._whole_choice(index, answer, choice)
+            for index, (answer, choice) in enumerate(zip(self._answers, choices, strict=True))
+        ]
+        return ChatCompletion(
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=wired,
+            usage=self._detailed(usage),
+            prompt_logprobs=wire_prompt_logprobs(self._engine, choices[0].prompt_logprobs),
+        )
+
+    def _whole_choice(self, index: int, answer: Answer, choice: Choice) -> ChatChoice:
+        for delta in choice.deltas:
+            for _ in answer.take(delta):
+                pass
+        return ChatChoice(
+            index=index,
+            message=answer.message(self._prefix, choice.finish_reason),
+            finish_reason=answer.finish_reason(choice.finish_reason),
+            logprobs=self._logprobs.whole(choice.deltas) if self._logprobs else None,
+        )
+
+    def _chunk(self, choice: ChunkChoice | None, usage: ChunkUsage) -> ChatCompletionChunk:
+        return ChatCompletionChunk(
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=[] if choice is None else [choice],
+            usage=self._detailed(usage) if isinstance(usage, Usage) else usage,
+        )
+
+    def _detailed(self, usage: Usage) -> Usage:
+        reasoning = sum(answer.reasoning_tokens for answer in self._answers)
+        return replace(usage, completion_tokens_details=CompletionTokensDetails(reasoning_tokens=reasoning))

@@ -1,0 +1,130 @@
+"""What an engine is to be asked for a chat completion: the prompt, the form of the answer, how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from engine import Constraint, Engine
+from gateway.api.answer import Answer
+from gateway.api.constraints import Asked, asked_constraint
+from gateway.api.dialect import Dialect, dialect_of
+from gateway.api.prompts import encode_now
+from gateway.api.schema.chat import ChatCompletionRequest
+from gateway.api.tools import OfferedTools, offered_tools
+from gateway.chat.forced import LarkWriter
+from gateway.chat.splitter import AnswerStyle
+from gateway.chat.template import ChatTemplate, compile_template
+from gateway.config import ModelConfig
+from gateway.errors import InvalidRequest
+
+_SWITCHES = ("enable_thinking", "thinking")
+"""What templates call the variable that turns reasoning on and off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatPrompt:
+    token_ids: list[int]
+    answer: Callable[[], Answer]
+    """Begins to read one choice."""
+    asked: Asked | None
+    """The form that the answer must have."""
+    shown_tokens: frozenset[int]
+    """Special tokens that are marks."""
+
+
+def read_chat(request: ChatCompletionRequest, model: ModelConfig, engine: Engine) -> ChatPrompt:
+    """Blocking. Raises InvalidRequest."""
+    template = template_of(model, engine)
+    tools = offered_tools(request)
+    dialect = dialect_of(model, template)
+    asked = asked_constraint(request)
+    constrained = tools.required or asked is not None
+    variables = template_variables(request, constrained=constrained)
+    prompt = render(template, request, engine, tools, variables)
+    opened = dialect.thinking is not None and dialect.thinking.opened_by(prompt)
+    style = _style(dialect, tools, opened)
+    special = dialect.special_tokens(engine) if style.splits or constrained else {}
+    reasons = opened or any(variables.get(name) for name in _SWITCHES)
+    return ChatPrompt(
+        token_ids=encode_now(engine, prompt, param="messages", add_special_tokens=False),
+        answer=partial(Answer, style, call_id=dialect.tools.call_id, parallel=tools.parallel),
+        asked=_form(asked, tools, dialect, LarkWriter(special), opened, reasons) if constrained else None,
+        shown_tokens=frozenset(special.values()) if style.splits else frozenset(),
+    )
+
+
+def template_of(model: ModelConfig, engine: Engine) -> ChatTemplate:
+    source = model.chat_template or engine.info.chat_template
+    if source is None:
+        raise InvalidRequest(
+            f"the model {model.name!r} has no chat template: use /v1/completions, or configure one",
+            param="model",
+        )
+    return compile_template(source)
+
+
+def render(
+    template: ChatTemplate,
+    request: ChatCompletionRequest,
+    engine: Engine,
+    tools: OfferedTools,
+    variables: Mapping[str, Any],
+) -> str:
+    continued = bool(request.continue_final_message)
+    return template.render(
+        msgspec.to_builtins(request.messages),
+        special_tokens=engine.info.special_tokens,
+        add_generation_prompt=not continued and request.add_generation_prompt is not False,
+        continue_final_message=continued,
+        tools=tools.for_template(),
+        variables=variables,
+    )
+
+
+def template_variables(request: ChatCompletionRequest, *, constrained: bool) -> dict[str, Any]:
+    """The client's, and whether to reason. An answer that is held to a form does not, unless it is asked to:
+    what is told of a model that is free to reason first is no form."""
+    effort = request.reasoning_effort
+    reasons = effort != "none" if effort else False if constrained else None
+    variables: dict[str, Any] = {} if reasons is None else dict.fromkeys(_SWITCHES, reasons)
+    if effort:
+        variables["reasoning_effort"] = effort
+    return {**variables, **(request.chat_template_kwargs or {})}
+
+
+def _style(dialect: Dialect, tools: OfferedTools, opened: bool) -> AnswerStyle:
+    itself = dialect.tools.thinking is not None
+    """Whether the format reads reasoning itself."""
+    return AnswerStyle(
+        thinking=None if itself else dialect.thinking,
+        opened=opened,
+        tools=dialect.tools if tools.tools or itself else None,
+        schemas=tools.schemas,
+    )
+
+
+def _form(
+    asked: Asked | None,
+    tools: OfferedTools,
+    dialect: Dialect,
+    writer: LarkWriter,
+    opened: bool,
+    reasons: bool,
+) -> Asked:
+    """What is asked for, or a call where there are tools, after the reasoning."""
+    thinking = dialect.thinking if reasons or dialect.tools.thinking else None
+    body = [*(["calls"] if tools.tools else []), *(["@body"] if asked and not tools.required else [])]
+    frame = writer.frame(body=body, thinking=thinking, opened=opened, content=dialect.tools.content)
+    if tools.tools:
+        frame += writer.calls(dialect.tools.layout, tools.schemas, several=tools.parallel)
+    if asked is None or tools.required:
+        return "tools", Constraint(kind="grammar", value=frame)
+    if thinking is None and not tools.tools:
+        return asked
+    param, constraint = asked
+    return param, replace(constraint, frame=frame)

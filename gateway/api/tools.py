@@ -1,0 +1,71 @@
+"""The tools of a request: which the model may call, and whether it must."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.api.schema.chat import ChatCompletionRequest
+from gateway.api.schema.tools import ChosenTools, FunctionDefinition, Tool
+from gateway.errors import InvalidRequest
+
+_NOTHING: dict[str, Any] = {"type": "object", "properties": {}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferedTools:
+    tools: tuple[Tool, ...] = ()
+    """None where the model may call none."""
+    required: bool = False
+    parallel: bool = True
+    """More than one call in an answer."""
+
+    @property
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        """Of each function's arguments, by its name."""
+        return {tool.function.name: tool.function.parameters or _NOTHING for tool in self.tools}
+
+    def for_template(self) -> list[dict[str, Any]]:
+        """Each with parameters, which templates take for granted."""
+        return [{"type": "function", "function": _with_parameters(tool.function)} for tool in self.tools]
+
+
+def offered_tools(request: ChatCompletionRequest) -> OfferedTools:
+    """Raises InvalidRequest for a choice that the tools do not allow."""
+    tools, choice = request.tools or [], request.tool_choice
+    if choice == "none" or (not tools and choice in (None, "auto")):
+        return OfferedTools()
+    if not tools:
+        raise InvalidRequest("tool_choice needs tools to choose from", param="tool_choice")
+    names = [tool.function.name for tool in tools]
+    if len(set(names)) < len(names):
+        raise InvalidRequest("two tools have the same name", param="tools")
+    parallel = request.parallel_tool_calls is not False
+    if not isinstance(choice, ChosenTools):
+        return OfferedTools(tools=tuple(tools), required=choice == "required", parallel=parallel)
+    chosen, required, several = _chosen(choice)
+    if unknown := chosen.difference(names):
+        message = f"tool_choice names {', '.join(sorted(unknown))!r}, which is not among the tools"
+        raise InvalidRequest(message, param="tool_choice")
+    kept = tuple(tool for tool in tools if tool.function.name in chosen)
+    return OfferedTools(tools=kept, required=required, parallel=parallel and several)
+
+
+def _chosen(choice: ChosenTools) -> tuple[set[str], bool, bool]:
+    """The names, whether one of them must be called, and whether more than once."""
+    if choice.type == "function":
+        if choice.function is None:
+            raise InvalidRequest("tool_choice names no function", param="tool_choice.function")
+        return {choice.function.name}, True, False
+    if choice.allowed_tools is None or not choice.allowed_tools.tools:
+        raise InvalidRequest("tool_choice allows no tools", param="tool_choice.allowed_tools")
+    names = {tool.function.name for tool in choice.allowed_tools.tools}
+    return names, choice.allowed_tools.mode == "required", True
+
+
+def _with_parameters(function: FunctionDefinition) -> dict[str, Any]:
+    return {
+        "name": function.name,
+        "description": function.description or "",
+        "parameters": function.parameters or _NOTHING,
+    }

@@ -1,0 +1,52 @@
+"""Which format a model has: what its template shows, or what the configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from gateway.chat.formats.deepseek import DEEPSEEK_V3, DEEPSEEK_V31
+from gateway.chat.formats.granite import GRANITE
+from gateway.chat.formats.harmony import HARMONY
+from gateway.chat.formats.hermes import HERMES
+from gateway.chat.formats.llama import LLAMA
+from gateway.chat.formats.mistral import MISTRAL, MISTRAL_ARGS
+from gateway.chat.formats.qwen_coder import QWEN_CODER
+from gateway.chat.formats.tool_format import ToolFormat
+from gateway.config import ToolParser
+
+FORMATS: Final[Mapping[ToolParser, ToolFormat]] = {
+    "hermes": HERMES,
+    "qwen3_coder": QWEN_CODER,
+    "llama3_json": LLAMA,
+    "llama4_json": LLAMA,
+    "pythonic": LLAMA,
+    "llama4_pythonic": LLAMA,
+    "mistral": MISTRAL,
+    "mistral_args": MISTRAL_ARGS,
+    "granite": GRANITE,
+    "deepseek_v3": DEEPSEEK_V3,
+    "deepseek_v31": DEEPSEEK_V31,
+    "openai": HARMONY,
+}
+"""By the names that the configuration has for them."""
+
+_SHOWN: Final = (
+    ("<|channel|>", HARMONY),
+    ("<function=", QWEN_CODER),
+    ("[ARGS]", MISTRAL_ARGS),
+    ("[TOOL_CALLS]", MISTRAL),
+    ("<|tool_call|>", GRANITE),
+    ("<tool_call>", HERMES),
+    ("<|python_tag|>", LLAMA),
+    ("<|python_start|>", LLAMA),
+    ("func_name1(params_name1", LLAMA),
+)
+"""What a template that has the format says, the more telling first."""
+
+
+def shown_format(template: str) -> ToolFormat | None:
+    """The format that a chat template has its calls in; None if it has none."""
+    if "<｜tool▁call▁begin｜>" in template:
+        return DEEPSEEK_V3 if "```json" in template else DEEPSEEK_V31
+    return next((found for text, found in _SHOWN if text in template), None)

@@ -1,0 +1,70 @@
+"""``<tool_call><function=NAME><parameter=KEY>value</parameter></function></tool_call>``: Qwen3-Coder.
+
+Values are written as they are, without quotes; the schemas tell which of them are strings. Calls in JSON, as
+in ``hermes``, are read too, and are what such a model writes when it must call.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gateway.chat.formats.hermes import CLOSE, LAYOUT, OPEN
+from gateway.chat.formats.json_calls import read_calls
+from gateway.chat.formats.literals import as_json
+from gateway.chat.formats.tool_format import Schemas, ToolFormat
+from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content
+from gateway.chat.reader import Reader, Reading
+
+_FUNCTION: Final = "<function="
+_FUNCTION_END: Final = "</function>"
+_PARAMETER: Final = "<parameter="
+_PARAMETER_END: Final = "</parameter>"
+
+
+def _read(reader: Reader, schemas: Schemas) -> Reading[None]:
+    while mark := (yield from reader.until((OPEN, _FUNCTION), Content, trim=True)):
+        reader.mark()
+        if mark == _FUNCTION or (yield from reader.follows(_FUNCTION)):
+            yield from _read_function(reader, schemas)
+        elif not (yield from read_calls(reader)):
+            yield Content(reader.trimmed + mark + reader.taken)
+            continue
+        yield from reader.follows(CLOSE)
+        yield from reader.skip_space()
+
+
+def _read_function(reader: Reader, schemas: Schemas) -> Reading[None]:
+    name = ((yield from reader.text_until(">")) or "").strip()
+    if not name:
+        return
+    yield CallStart(name)
+    properties = schemas.get(name, {}).get("properties", {})
+    separator = "{"
+    while mark := (yield from reader.follows(_PARAMETER, _FUNCTION_END)):
+        if mark == _FUNCTION_END:
+            yield CallArguments("{}" if separator == "{" else "}")
+            yield CallEnd()
+            return
+        key = yield from reader.text_until(">")
+        if key is None:
+            return
+        yield CallArguments(f"{separator}{json.dumps(key, ensure_ascii=False)}: ")
+        yield from _read_value(reader, properties.get(key, {}))
+        separator = ", "
+
+
+def _read_value(reader: Reader, schema: Mapping[str, Any]) -> Reading[None]:
+    yield from reader.starts("\n")
+    ends = (f"\n{_PARAMETER_END}", _PARAMETER_END)
+    if schema.get("type") != "string":
+        value = yield from reader.text_until(*ends)
+        yield CallArguments(as_json(value or ""))
+        return
+    yield CallArguments('"')
+    yield from reader.until(ends, lambda text: CallArguments(json.dumps(text, ensure_ascii=False)[1:-1]))
+    yield CallArguments('"')
+
+
+QWEN_CODER: Final = ToolFormat(read=_read, layout=LAYOUT, marks=(OPEN, CLOSE))
