@@ -206,7 +206,8 @@ class FakeEngine:
             json.loads(constraint.value if constraint.kind == "json_schema" else "{}")  # type: ignore[arg-type]
         except ValueError as error:
             raise RequestError(f"the constraint is malformed: {error}") from None
-        if constraint.kind in ("regex", "grammar") and "(" in constraint.value:
+        value = constraint.value
+        if constraint.kind in ("regex", "grammar") and value.count("(") != value.count(")"):
             raise RequestError("the constraint is malformed: a parenthesis is open")
         return FakeGrammar(constraint)
 

@@ -34,7 +34,7 @@ class ChatPrompt:
     asked: Asked | None
     """The form that the answer must have."""
     shown_tokens: frozenset[int]
-    """Special tokens that are marks."""
+    """Marks, of which some may be special tokens."""
 
 
 def read_chat(request: ChatCompletionRequest, model: ModelConfig, engine: Engine) -> ChatPrompt:
@@ -48,13 +48,13 @@ def read_chat(request: ChatCompletionRequest, model: ModelConfig, engine: Engine
     prompt = render(template, request, engine, tools, variables)
     opened = dialect.thinking is not None and dialect.thinking.opened_by(prompt)
     style = _style(dialect, tools, opened)
-    special = dialect.special_tokens(engine) if style.splits or constrained else {}
+    marks = dialect.mark_tokens(engine) if style.splits or constrained else {}
     reasons = opened or any(variables.get(name) for name in _SWITCHES)
     return ChatPrompt(
         token_ids=encode_now(engine, prompt, param="messages", add_special_tokens=False),
         answer=partial(Answer, style, call_id=dialect.tools.call_id, parallel=tools.parallel),
-        asked=_form(asked, tools, dialect, LarkWriter(special), opened, reasons) if constrained else None,
-        shown_tokens=frozenset(special.values()) if style.splits else frozenset(),
+        asked=_form(asked, tools, dialect, LarkWriter(marks), opened, reasons) if constrained else None,
+        shown_tokens=frozenset(marks.values()) if style.splits else frozenset(),
     )
 
 

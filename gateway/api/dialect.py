@@ -19,13 +19,13 @@ class Dialect:
     tools: ToolFormat
     thinking: Thinking | None
 
-    def special_tokens(self, engine: Engine) -> dict[str, int]:
-        """Ids of the marks that are special tokens."""
+    def mark_tokens(self, engine: Engine) -> dict[str, int]:
+        """Ids of the marks that are tokens of their own."""
         thinking = (self.thinking.opening, self.thinking.closing) if self.thinking else ()
         encoded = {
             mark: engine.encode(mark, add_special_tokens=False) for mark in {*self.tools.marks, *thinking}
         }
-        return {mark: ids[0] for mark, ids in encoded.items() if len(ids) == 1 and not engine.decode(ids)}
+        return {mark: ids[0] for mark, ids in encoded.items() if len(ids) == 1}
 
 
 def dialect_of(model: ModelConfig, template: ChatTemplate) -> Dialect:

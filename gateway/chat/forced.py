@@ -19,11 +19,11 @@ _GAP: Final = r"/\n{0,2}/"
 
 
 class LarkWriter:
-    """``special``: the ids of those texts that are special tokens, which no string in a grammar matches."""
+    """``tokens``: ids of the texts that are tokens of their own, which no string in a grammar matches."""
 
-    def __init__(self, special: Mapping[str, int]) -> None:
-        self._special = special
-        self._split = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+    def __init__(self, tokens: Mapping[str, int]) -> None:
+        self._tokens = tokens
+        self._split = re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
 
     def frame(
         self, *, body: Sequence[str], thinking: Thinking | None, opened: bool, content: str = ""
@@ -53,10 +53,10 @@ class LarkWriter:
         return "\n".join(lines) + "\n"
 
     def text(self, text: str) -> str:
-        """This very text, some of it special tokens."""
+        """This very text."""
         parts, at = [], 0
         for mark in self._split.finditer(text):
-            parts += [text[at : mark.start()], f"<[{self._special[mark[0]]}]>"]
+            parts += [text[at : mark.start()], f"<[{self._tokens[mark[0]]}]>"]
             at = mark.end()
         parts.append(text[at:])
         return " ".join(

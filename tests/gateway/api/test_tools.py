@@ -1,0 +1,270 @@
+"""Tools: what the model is told of them, what it is held to, and its calls as OpenAI's clients read them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from openai.types.chat import ChatCompletion
+
+from tests.fake_engine import FakeGrammar
+from tests.gateway.api.caller import Reply
+from tests.gateway.api.conftest import Gateway
+
+MICE = {"type": "object", "properties": {"where": {"type": "string"}}, "required": ["where"]}
+TOOLS = [
+    {"type": "function", "function": {"name": "find_mice", "description": "Finds.", "parameters": MICE}},
+    {"type": "function", "function": {"name": "sleep", "strict": True}},
+]
+CALL = '<tool_call>\n{"name": "find_mice", "arguments": {"where": "barn"}}\n</tool_call>'
+OTHER = '\n<tool_call>\n{"name": "sleep", "arguments": {}}\n</tool_call>'
+
+
+@pytest.fixture(autouse=True)
+def long_enough(gateway: Gateway) -> None:
+    gateway.alpha.max_model_len = 2000
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    return {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": mode, "tools": [named(name) for name in names]},
+    }
+
+
+async def ask(gateway: Gateway, answer: str = CALL, **fields: Any) -> Reply:
+    """The answer comes by three characters."""
+    gateway.alpha.pieces = [answer[at : at + 3] for at in range(0, len(answer), 3)] or [""]
+    reply = await gateway.chat(**{"tools": TOOLS, **fields})
+    assert reply.status == 200, reply.body
+    return reply
+
+
+def the_choice(reply: Reply) -> dict[str, Any]:
+    ChatCompletion.model_validate(reply.json)
+    choice: dict[str, Any] = reply.json["choices"][0]
+    return choice
+
+
+def prompt(gateway: Gateway) -> str:
+    return bytes(gateway.alpha.requests[-1].prompt_ids).decode()
+
+
+def grammar(gateway: Gateway) -> Any:
+    found = gateway.alpha.requests[-1].sampling.grammar
+    assert found is None or isinstance(found, FakeGrammar)
+    return found and found.constraint
+
+
+async def test_a_call(gateway: Gateway) -> None:
+    choice = the_choice(await ask(gateway))
+    assert choice["finish_reason"] == "tool_calls"
+    message = choice["message"]
+    (call,) = message.pop("tool_calls")
+    assert message == {"role": "assistant", "content": None, "refusal": None}
+    assert re.fullmatch("call_[0-9a-f]{24}", call["id"])
+    assert call["type"] == "function"
+    assert call["function"] == {"name": "find_mice", "arguments": '{"where": "barn"}'}
+
+
+async def test_content_and_two_calls(gateway: Gateway) -> None:
+    message = the_choice(await ask(gateway, f"I look.\n{CALL}{OTHER}"))["message"]
+    assert message["content"] == "I look."
+    assert [call["function"]["name"] for call in message["tool_calls"]] == ["find_mice", "sleep"]
+    assert len({call["id"] for call in message["tool_calls"]}) == 2
+
+
+async def test_one_call_where_clients_want_no_more(gateway: Gateway) -> None:
+    message = the_choice(await ask(gateway, CALL + OTHER, parallel_tool_calls=False))["message"]
+    assert [call["function"]["name"] for call in message["tool_calls"]] == ["find_mice"]
+    reply = await ask(gateway, CALL + OTHER, parallel_tool_calls=False, stream=True)
+    names = [
+        call["function"].get("name")
+        for event in reply.events[:-1]
+        for call in event["choices"][0]["delta"].get("tool_calls", ())
+    ]
+    assert [name for name in names if name] == ["find_mice"]
+
+
+async def test_a_streamed_call_comes_piece_by_piece(gateway: Gateway) -> None:
+    reply = await ask(gateway, f"I look.\n{CALL}{OTHER}", stream=True)
+    deltas = [event["choices"][0]["delta"] for event in reply.events[:-1]]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert "".join(delta.get("content", "") for delta in deltas) == "I look."
+    calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
+    firsts = [call for call in calls if "id" in call]
+    assert [(call["index"], call["type"], call["function"]) for call in firsts] == [
+        (0, "function", {"name": "find_mice", "arguments": ""}),
+        (1, "function", {"name": "sleep", "arguments": ""}),
+    ]
+    rest = [call for call in calls if "id" not in call]
+    assert all(call.keys() == {"index", "function"} for call in rest)
+    assert all(call["function"].keys() == {"arguments"} for call in rest)
+    arguments = ["".join(c["function"]["arguments"] for c in rest if c["index"] == index) for index in (0, 1)]
+    assert arguments == ['{"where": "barn"}', "{}"]
+    assert len(rest) > 4, "in one piece"
+    finishes = [event["choices"][0]["finish_reason"] for event in reply.events[:-1]]
+    assert finishes == [None] * (len(finishes) - 1) + ["tool_calls"]
+
+
+async def test_each_choice_has_its_own_calls(gateway: Gateway) -> None:
+    reply = await ask(gateway, n=2)
+    ids = [choice["message"]["tool_calls"][0]["id"] for choice in reply.json["choices"]]
+    assert len(set(ids)) == 2
+    reply = await ask(gateway, n=2, stream=True)
+    found = {0: "", 1: ""}
+    for event in reply.events[:-1]:
+        choice = event["choices"][0]
+        for call in choice["delta"].get("tool_calls", ()):
+            assert call["index"] == 0
+            found[choice["index"]] += call["function"]["arguments"]
+    assert found == {0: '{"where": "barn"}', 1: '{"where": "barn"}'}
+
+
+async def test_a_call_that_the_length_cuts_off_is_left_out(gateway: Gateway) -> None:
+    gateway.alpha.finish_reason = "length"
+    choice = the_choice(await ask(gateway, CALL[:50], tool_choice="required"))
+    assert choice["finish_reason"] == "length"
+    assert "tool_calls" not in choice["message"]
+
+
+async def test_an_answer_without_a_call_is_content(gateway: Gateway) -> None:
+    choice = the_choice(await ask(gateway, "No mice <here>."))
+    assert choice["finish_reason"] == "stop"
+    assert choice["message"] == {"role": "assistant", "content": "No mice <here>.", "refusal": None}
+
+
+async def test_without_tools_nothing_is_read_as_a_call(gateway: Gateway) -> None:
+    for fields in ({"tools": None}, {"tools": []}, {"tool_choice": "none"}):
+        choice = the_choice(await ask(gateway, CALL, **fields))
+        assert choice["message"]["content"] == CALL
+        assert "find_mice" not in prompt(gateway)
+        assert grammar(gateway) is None
+
+
+async def test_a_template_that_knows_tools_gets_them_whole(gateway: Gateway) -> None:
+    gateway.alpha.chat_template = "{{ tools | tojson }}{{ messages[0].content }}<tool_call>"
+    await ask(gateway)
+    assert json.loads(prompt(gateway).partition("hello")[0]) == [
+        TOOLS[0],
+        named("sleep")
+        | {
+            "function": {
+                "name": "sleep",
+                "description": "",
+                "parameters": {"type": "object", "properties": {}},
+            }
+        },
+    ]
+    assert grammar(gateway) is None, "the model is free to call or not"
+
+
+async def test_one_that_knows_none_is_told_in_words(gateway: Gateway) -> None:
+    await ask(
+        gateway, messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    )
+    told, _, rest = prompt(gateway).partition("Be brief.</system>")
+    assert told.startswith("<system>You may call") and json.dumps(MICE) in told
+    assert rest == "<user>hi</user><assistant>"
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        ("required", ["find_mice", "sleep"]),
+        (named("sleep"), ["sleep"]),
+        (allowed("required", "find_mice"), ["find_mice"]),
+    ],
+)
+async def test_a_choice_that_forces_a_call(gateway: Gateway, choice: Any, names: list[str]) -> None:
+    reply = await ask(gateway, tool_choice=choice)
+    assert the_choice(reply)["finish_reason"] == "tool_calls"
+    constraint = grammar(gateway)
+    assert constraint.kind == "grammar"
+    for name in ("find_mice", "sleep"):
+        assert (f'"name\\": \\"{name}' in constraint.value) == (name in names)
+        assert (name in prompt(gateway)) == (name in names)
+
+
+async def test_allowed_tools_that_may_be_called(gateway: Gateway) -> None:
+    await ask(gateway, tool_choice=allowed("auto", "sleep"))
+    assert grammar(gateway) is None
+    assert "find_mice" not in prompt(gateway)
+
+
+async def test_a_call_or_an_answer_in_the_form(gateway: Gateway) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": MICE}}
+    await ask(gateway, response_format=form)
+    constraint = grammar(gateway)
+    assert constraint.kind == "json_schema"
+    assert constraint.frame.startswith("start: (calls | @body)")
+    await ask(gateway, response_format=form, tool_choice="required")
+    assert grammar(gateway).value.startswith("start: (calls)")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": "find_mice"}, "tools"),
+        ({"tools": [{}]}, "tools[0].function"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "x", "parameters": 1}}]},
+            "tools[0].function.parameters",
+        ),
+        ({"tools": [TOOLS[0], TOOLS[0]]}, "tools"),
+        ({"tools": None, "tool_choice": "required"}, "tool_choice"),
+        ({"tools": None, "tool_choice": named("sleep")}, "tool_choice"),
+        ({"tool_choice": named("fly")}, "tool_choice"),
+        ({"tool_choice": {}}, "tool_choice.function"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice.function"),
+        ({"tool_choice": "always"}, "tool_choice"),
+        ({"tool_choice": 3}, "tool_choice"),
+        ({"tool_choice": allowed("auto")}, "tool_choice.allowed_tools"),
+        ({"tool_choice": allowed("auto", "fly")}, "tool_choice"),
+        ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),
+        ({"function_call": "auto"}, "functions"),
+    ],
+)
+async def test_what_cannot_be_is_named_and_wakes_nothing(
+    gateway: Gateway, stream: bool, fields: dict[str, Any], param: str
+) -> None:
+    reply = await gateway.chat(**{"tools": TOOLS, **fields}, stream=stream)
+    assert reply.status == 400
+    assert reply.error["param"] == param
+    assert gateway.is_cold()
+
+
+async def test_a_conversation_with_calls_goes_on(gateway: Gateway) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "sleep", "arguments": "{}"}}
+    for content in (None, ""):
+        messages = [
+            {"role": "user", "content": "hello"},
+            {"role": "assistant", "content": content, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "slept"}]},
+        ]
+        assert the_choice(await ask(gateway, "Good.", messages=messages))["message"]["content"] == "Good."
+        assert "<tool_response>\nslept\n</tool_response>" in prompt(gateway)
+
+
+async def test_openais_first_way_of_calling_in_a_conversation(gateway: Gateway) -> None:
+    messages = [
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": None, "function_call": {"name": "sleep", "arguments": "{}"}},
+        {"role": "function", "name": "sleep", "content": "slept"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+    ]
+    await ask(gateway, "Good.", messages=messages)
+    assert '<tool_call>\n{"name": "sleep", "arguments": {}}' in prompt(gateway)
+    assert "<tool_response>\nslept\n</tool_response>" in prompt(gateway)
+    assert "<assistant>No.</assistant>" in prompt(gateway)

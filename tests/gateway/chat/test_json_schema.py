@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.chat.json_schema import closed
+
+NAMES_A = {"type": "object", "properties": {"a": {"type": "integer"}}}
+CLOSED_A = {**NAMES_A, "additionalProperties": False}
+TAKES_ALL: dict[str, Any] = {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        (NAMES_A, CLOSED_A),
+        (TAKES_ALL, TAKES_ALL),
+        ({**NAMES_A, "additionalProperties": True}, {**NAMES_A, "additionalProperties": True}),
+        ({"type": "array", "items": NAMES_A}, {"type": "array", "items": CLOSED_A}),
+        ({"properties": {"x": NAMES_A}}, {"properties": {"x": CLOSED_A}, "additionalProperties": False}),
+        ({"anyOf": [NAMES_A, {"type": "null"}]}, {"anyOf": [CLOSED_A, {"type": "null"}]}),
+        ({"allOf": [NAMES_A]}, {"allOf": [CLOSED_A]}),
+        (
+            {"$ref": "#/$defs/a", "$defs": {"a": NAMES_A}},
+            {"$ref": "#/$defs/a", "$defs": {"a": CLOSED_A}},
+        ),
+        ({"enum": [NAMES_A]}, {"enum": [NAMES_A]}),
+        (
+            {"properties": {"allOf": NAMES_A, "anyOf": {"const": {"properties": {}}}}},
+            {
+                "properties": {"allOf": CLOSED_A, "anyOf": {"const": {"properties": {}}}},
+                "additionalProperties": False,
+            },
+        ),
+    ],
+)
+def test_objects_that_name_properties_get_no_others(schema: Any, expected: Any) -> None:
+    assert closed(schema) == expected
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [NAMES_A, {"properties": {"b": {}}}]},
+        {**NAMES_A, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+        {"allOf": [{"$ref": "#/$defs/a"}], "properties": {"b": {}}, "$defs": {"a": NAMES_A}},
+        {"items": {"$ref": "#/$defs/a", "properties": {"b": {}}}, "$defs": {"a": NAMES_A}},
+        {**NAMES_A, "if": NAMES_A, "then": {"properties": {"b": {}}}},
+    ],
+)
+def test_what_is_said_in_several_places_stays_as_it_is(schema: Any) -> None:
+    assert closed(schema) == schema
+
+
+@pytest.mark.parametrize("odd", [{"properties": []}, {"items": 3}, {"allOf": "x"}, {"$defs": {"a": 1}}, {}])
+def test_what_is_no_schema_is_left_to_who_compiles_it(odd: Any) -> None:
+    closed(odd)
