@@ -201,4 +201,10 @@ class TextFormat:
         return wire_prompt_logprobs(self._engine, first.prompt_logprobs or ())
 
     def _completion(self, choices: list[CompletionChoice], usage: ChunkUsage) -> Completion:
-        return Completion(id=self._id, created=self._created, model=self._model, choices=choices, usage=usage)
+        return Completion(
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=choices,
+            usage=UNSET if usage is None else usage,
+        )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine import FinishReason
-from gateway.api.schema.generation import ChunkUsage, GenerationRequest
+from gateway.api.schema.generation import GenerationRequest, Usage
 from gateway.api.schema.logprobs import PromptLogprobs, TextLogprobs
 
 
@@ -36,4 +36,5 @@ class Completion(Struct, frozen=True, kw_only=True):
     created: int
     model: str
     choices: list[CompletionChoice]
-    usage: ChunkUsage = UNSET
+    usage: Usage | UnsetType = UNSET
+    """Absent from chunks without one: unlike a chat's it is never null."""
