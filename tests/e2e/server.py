@@ -1,4 +1,4 @@
-"""The real server in a process of its own, and a client for what the SDK does not cover."""
+"""The real server in a process of its own, and clients that check its answers against OpenAI's schema."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 from openai import AsyncOpenAI, OpenAI
+
+from tests.openai_schema.clients import async_openai_client, http_client, openai_client
 
 DORMOUSE = str(Path(sys.executable).with_name("dormouse"))
 
@@ -30,7 +32,8 @@ class Server:
         self.configure(config)
         self._environment = {**os.environ, **environment}
         self.process: subprocess.Popen[bytes] | None = None
-        self.http = httpx.Client(base_url=self.url, timeout=60)
+        self._clients = ExitStack()
+        self.http = self.client()
 
     def configure(self, config: str) -> None:
         """Write the config file; what comes before its first section belongs to [server]."""
@@ -73,13 +76,21 @@ class Server:
             self.process.kill()
             raise
         finally:
-            self.http.close()
+            self._clients.close()
+
+    def client(self, **options: Any) -> httpx.Client:
+        """For what the SDK does not cover. Closed with the server, as the SDK's own is."""
+        client = http_client(base_url=self.url, **{"timeout": 60, **options})
+        self._clients.callback(client.close)
+        return client
 
     def openai(self, key: str = "none", **options: Any) -> OpenAI:
-        return OpenAI(base_url=f"{self.url}/v1", api_key=key, **{"max_retries": 0, **options})
+        client = openai_client(self.url, key, **options)
+        self._clients.callback(client.close)
+        return client
 
     def async_openai(self, key: str = "none", **options: Any) -> AsyncOpenAI:
-        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, **{"max_retries": 0, **options})
+        return async_openai_client(self.url, key, **options)
 
     def status(self, model: str) -> dict[str, Any]:
         models = self.http.get("/api/status").json()["models"]

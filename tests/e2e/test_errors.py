@@ -116,24 +116,23 @@ def test_streamed_requests_fail_before_the_stream(server: Server) -> None:
 
 @pytest.mark.parametrize("key", [None, "wrong", "Sesame", "simsalabi"])
 def test_keys(server: Server, key: str | None) -> None:
-    headers = {"authorization": f"Bearer {key}"} if key else {}
+    client = server.client(headers={"authorization": f"Bearer {key}"} if key else {})
     for method, path in (
         ("GET", "/v1/models"),
         ("POST", "/v1/chat/completions"),
         ("GET", "/api/status"),
         ("POST", "/sleep"),
     ):
-        response = httpx.request(method, server.url + path, headers=headers)
-        assert error_of(response, 401)["code"] == "invalid_api_key"
+        assert error_of(client.request(method, path), 401)["code"] == "invalid_api_key"
     for path in ("/health", "/ready", "/version"):
-        assert httpx.get(server.url + path, headers=headers).status_code == 200
+        assert client.get(path).status_code == 200
 
 
 def test_admin_routes_need_an_admin_key(server: Server) -> None:
     error_of(server.http.post("/sleep?model=tiny"), 401)
-    assert httpx.get(server.url + "/v1/models", headers={"x-api-key": "simsalabim"}).status_code == 200
-    response = httpx.post(server.url + "/sleep?model=tiny", headers={"x-api-key": "simsalabim"}, timeout=30)
-    assert response.status_code == 200
+    admin = server.client(headers={"x-api-key": "simsalabim"})
+    assert admin.get("/v1/models").status_code == 200
+    assert admin.post("/sleep?model=tiny").status_code == 200
 
 
 def test_foreign_origin(server: Server) -> None:
@@ -184,12 +183,12 @@ def test_queue_full_and_wait_timeout(server: Server) -> None:
     codes: list[str] = []
 
     def ask() -> None:
-        with httpx.Client(base_url=server.url, timeout=60, headers=dict(server.http.headers)) as client:
-            body = {"model": "busy", "prompt": "x", "max_tokens": 600, "ignore_eos": True, "temperature": 0}
-            response = client.post("/v1/completions", json=body)
-            if response.status_code != 200:
-                assert int(response.headers["retry-after"]) >= 1
-                codes.append(response.json()["error"]["code"])
+        client = server.client(headers=dict(server.http.headers))
+        body = {"model": "busy", "prompt": "x", "max_tokens": 600, "ignore_eos": True, "temperature": 0}
+        response = client.post("/v1/completions", json=body)
+        if response.status_code != 200:
+            assert int(response.headers["retry-after"]) >= 1
+            codes.append(response.json()["error"]["code"])
 
     first = threading.Thread(target=ask)
     first.start()
@@ -262,12 +261,11 @@ def test_shutting_down(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
             lines = stream.iter_lines()
             assert next(lines).startswith("data: ")
             server.signal(15)
-            with httpx.Client(base_url=server.url) as other:
-                time.sleep(0.2)
-                assert other.get("/ready").status_code == 503
-                assert other.get("/health").status_code == 200
-                refused = other.post("/v1/completions", json={**body, "stream": False})
-                assert error_of(refused, 503)["code"] == "shutting_down"
+            time.sleep(0.2)
+            assert server.http.get("/ready").status_code == 503
+            assert server.http.get("/health").status_code == 200
+            refused = server.http.post("/v1/completions", json={**body, "stream": False})
+            assert error_of(refused, 503)["code"] == "shutting_down"
             rest = [line for line in lines if line.startswith("data: ")]
         assert rest[-1] == "data: [DONE]"
         assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
@@ -283,7 +281,7 @@ def test_failure_in_mid_stream(server: Server) -> None:
         lines = stream.iter_lines()
         assert next(lines).startswith("data: ")
         threading.Thread(
-            target=httpx.post, args=(server.url + "/sleep?mode=abort&model=busy",), kwargs={"headers": admin}
+            target=server.http.post, args=("/sleep?mode=abort&model=busy",), kwargs={"headers": admin}
         ).start()
         rest = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     assert rest[-1] == "[DONE]"

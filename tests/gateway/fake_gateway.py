@@ -22,6 +22,7 @@ from engine import CheckpointError, DeviceError
 from gateway import cli, server
 from gateway.fleet import Fleet
 from tests.fake_engine import FakeBackend, FakeSpec
+from tests.openai_schema.clients import http_client
 
 SPECS = {
     "fake/quick": FakeSpec(),
@@ -43,16 +44,22 @@ class Process:
     """The line of shell that it offers to try."""
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}")
+        with http_client() as client:
+            return client.get(f"{self.url}{path}")
 
     def ask(self, model: str, text: str = "hello") -> httpx.Response:
-        return httpx.post(f"{self.url}/v1/chat/completions", json=_chat(model, text, stream=False))
+        return self.post(_chat(model, text, stream=False))
+
+    def post(self, body: dict[str, object]) -> httpx.Response:
+        """A chat completion."""
+        with http_client() as client:
+            return client.post(f"{self.url}/v1/chat/completions", json=body)
 
     @contextmanager
     def streaming(self, model: str, text: str) -> Iterator[Iterator[str]]:
         """The lines of an answer that is under way."""
         url, body = f"{self.url}/v1/chat/completions", _chat(model, text, stream=True)
-        with httpx.stream("POST", url, json=body) as response:
+        with http_client() as client, client.stream("POST", url, json=body) as response:
             lines = response.iter_lines()
             next(lines)
             yield lines

@@ -9,10 +9,10 @@ import socket
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.gateway.fake_gateway import Process, running, started
+from tests.openai_schema.clients import http_client
 
 LONG = "a question long enough for its echo to take a while" * 4
 
@@ -23,7 +23,7 @@ def test_the_line_to_try_gets_an_answer() -> None:
         assert words[:2] == ["curl", f"{gateway.url}/v1/chat/completions"]
         body = json.loads(words[words.index("-d") + 1])
         assert body["model"] == "it's quick"
-        assert httpx.post(words[1], json=body).json()["choices"][0]["message"]["content"]
+        assert gateway.post(body).json()["choices"][0]["message"]["content"]
 
 
 def test_a_key_is_part_of_the_line_to_try_and_never_shown() -> None:
@@ -37,7 +37,7 @@ def test_a_key_is_part_of_the_line_to_try_and_never_shown() -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_gateway_stops_at_once(signum: signal.Signals) -> None:
-    with running("fake/quick") as gateway, httpx.Client() as client:
+    with running("fake/quick") as gateway, http_client() as client:
         assert client.get(f"{gateway.url}/health").status_code == 200  # leaves a connection open
         began = time.monotonic()
         gateway.signal(signum)

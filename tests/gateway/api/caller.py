@@ -1,4 +1,7 @@
-"""Speaks ASGI to the application by hand, so that a test decides when the client sends, reads and leaves."""
+"""Speaks ASGI to the application by hand, so that a test decides when the client sends, reads and leaves.
+
+All that the application sends is checked against OpenAI's schema, whether the test reads it or not.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from litestar.types import ASGIApp, Message
+
+from tests.openai_schema.exchange import Exchange
 
 PATIENCE = 10.0
 
@@ -58,6 +63,7 @@ class Call:
     """One request under way."""
 
     def __init__(self, app: ASGIApp, scope: dict[str, Any], body: Iterable[bytes], abort: bool) -> None:
+        self._exchange = Exchange(scope["method"], scope["path"], b"".join(body))
         self._received: asyncio.Queue[Message] = asyncio.Queue()
         self._sent: asyncio.Queue[Message] = asyncio.Queue()
         self._reading = asyncio.Event()
@@ -73,9 +79,19 @@ class Call:
 
     async def _send(self, message: Message) -> None:
         await self._reading.wait()
+        self._check(message)
         self._sent.put_nowait(message)
         if message["type"] == "http.response.body" and not message["more_body"]:
             self.leave()  # uvicorn reports the end of an answer as a disconnect, too
+
+    def _check(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = dict(message["headers"])
+            self._exchange.begin(message["status"], headers.get(b"content-type", b"").decode())
+        elif message["type"] == "http.response.body":
+            self._exchange.feed(message["body"])
+            if not message["more_body"]:
+                self._exchange.end()
 
     def leave(self) -> None:
         self._received.put_nowait({"type": "http.disconnect"})

@@ -9,7 +9,6 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
 import openai
 import pytest
 import uvicorn
@@ -17,6 +16,7 @@ import uvicorn
 from gateway.config import ServerConfig
 from tests.gateway.api.caller import chat_body, until
 from tests.gateway.api.conftest import Gateway, build, running
+from tests.openai_schema.clients import async_http_client, async_openai_client
 
 
 @asynccontextmanager
@@ -34,29 +34,27 @@ async def serving(gateway: Gateway) -> AsyncIterator[int]:
 
 
 async def test_the_openai_client(gateway: Gateway) -> None:
-    async with serving(gateway) as port:
-        url = f"http://127.0.0.1:{port}/v1"
-        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
-            assert [model.id async for model in client.models.list()] == ["alpha", "org/beta"]
-            assert (await client.models.retrieve("org/beta")).id == "org/beta"
-            answer = await client.chat.completions.create(
-                model="alpha", messages=[{"role": "user", "content": "hello"}]
-            )
-            assert answer.choices[0].message.content == "Hello!"
-            stream = await client.chat.completions.create(
-                model="alpha",
-                messages=[{"role": "user", "content": "hello"}],
-                stream=True,
-                stream_options={"include_usage": True},
-            )
-            chunks = [chunk async for chunk in stream]
-            assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == "Hello!"
-            assert chunks[-1].usage is not None and chunks[-1].usage.completion_tokens == 4
-            completion = await client.completions.create(model="alpha", prompt="hello")
-            assert completion.choices[0].text == "Hello!"
-            with pytest.raises(openai.NotFoundError) as caught:
-                await client.completions.create(model="nobody", prompt="hello")
-            assert caught.value.code == "model_not_found"
+    async with serving(gateway) as port, async_openai_client(f"http://127.0.0.1:{port}") as client:
+        assert [model.id async for model in client.models.list()] == ["alpha", "org/beta"]
+        assert (await client.models.retrieve("org/beta")).id == "org/beta"
+        answer = await client.chat.completions.create(
+            model="alpha", messages=[{"role": "user", "content": "hello"}]
+        )
+        assert answer.choices[0].message.content == "Hello!"
+        stream = await client.chat.completions.create(
+            model="alpha",
+            messages=[{"role": "user", "content": "hello"}],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        chunks = [chunk async for chunk in stream]
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == "Hello!"
+        assert chunks[-1].usage is not None and chunks[-1].usage.completion_tokens == 4
+        completion = await client.completions.create(model="alpha", prompt="hello")
+        assert completion.choices[0].text == "Hello!"
+        with pytest.raises(openai.NotFoundError) as caught:
+            await client.completions.create(model="nobody", prompt="hello")
+        assert caught.value.code == "model_not_found"
 
 
 async def test_a_client_that_stops_reading_is_cut(caplog: pytest.LogCaptureFixture) -> None:
@@ -78,7 +76,7 @@ async def test_a_client_that_stops_reading_is_cut(caplog: pytest.LogCaptureFixtu
 
 async def test_clients_that_leave_leave_no_trace(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    async with serving(gateway) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+    async with serving(gateway) as port, async_http_client(base_url=f"http://127.0.0.1:{port}") as client:
         gateway.alpha.may_step.clear()
         for stream in (False, True):
             calls = [
