@@ -76,6 +76,7 @@ def matches(expression: str) -> Callable[[str], bool]:
 
 
 DATE = r"[12][0-9]{3}-(0[1-9]|1[0-2])-[0-3][0-9]"
+FRAME = 'start: "(" @body ")" | "no"'
 ARITHMETIC = """
 start: term (("+" | "-") term)*
 term: NUMBER | "(" start ")"
@@ -108,6 +109,16 @@ CASES: dict[str, tuple[Constraint, Callable[[str], bool]]] = {
     "choice": (Constraint(kind="choice", value=CHOICES), lambda text: text in CHOICES),
     "one choice": (Constraint(kind="choice", value=("",)), lambda text: text == ""),
     "lark": (Constraint(kind="grammar", value=ARITHMETIC), matches(r"[0-9()+-]*[0-9)]")),
+    "json in a frame": (
+        Constraint(kind="json_schema", value='{"type": "boolean"}', frame=FRAME),
+        matches(r"no|\((true|false)\)"),
+    ),
+    "regex in a frame": (Constraint(kind="regex", value="[ab]{2}", frame=FRAME), matches(r"no|\([ab]{2}\)")),
+    "choice in a frame": (
+        Constraint(kind="choice", value=("é", '"'), frame=FRAME),
+        matches(r'no|\((é|")\)'),
+    ),
+    "lark in a frame": (Constraint(kind="grammar", value=ARITHMETIC, frame=FRAME), matches(r"no|\(.*\)")),
     "gbnf": (Constraint(kind="grammar", value='root ::= "a" root "b" | "c"'), matches("a*cb*")),
 }
 

@@ -102,6 +102,21 @@ def test_a_long_prompt_of_bytes_and_an_answer_of_bytes(fallback: Tokenizer) -> N
     assert [piece for piece in as_it_comes(fallback, prompt, ids) if piece] == ["🐭", "日", "é"]
 
 
+@given(
+    ids=st.lists(st.one_of(st.integers(0, 3), st.integers(0, 299)), max_size=40),
+    shown=st.sets(st.integers(0, 3)),
+)
+@settings(max_examples=100)
+def test_special_tokens_that_are_shown(byte_level: Tokenizer, ids: list[int], shown: set[int]) -> None:
+    """They are part of the text, and the others change nothing."""
+    decoder = IncrementalDecoder(byte_level, [], frozenset(shown))
+    text = "".join([*(decoder.push(token) for token in ids), decoder.flush()])
+    kept = [token for token in ids if token > 3 or token in shown]
+    assert text == byte_level.decode(kept, skip_special_tokens=False)
+    if not shown:
+        assert text == byte_level.decode(ids)
+
+
 def test_half_a_character_is_held_back_and_given_out_at_the_end(byte_level: Tokenizer) -> None:
     ids = [token for char in "x🐭" for token in byte_level.encode(char)]
     assert len(ids) > 2, "this vocabulary has the character as one token"
