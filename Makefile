@@ -9,11 +9,15 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 serve: $(VENV)/.serve
 	@exec $(BIN)/dormouse serve --config config.toml $(ARGS)
 
+# What tests/clients runs: clients with dependencies of their own, kept out of the product's environment.
+NODE := tests/clients/node
+CLIENTS := .venv-clients/.installed .venv-litellm/.installed $(NODE)/node_modules/.installed
+
 PYTEST := $(BIN)/python -m pytest -m "not soak and not gpu"
 
 # Two at a time, but for those with a server of their own: these alone, so that what they time is theirs.
 # ARGS may choose tests of which one half has none, which pytest answers with 5.
-test: lint
+test: lint $(CLIENTS)
 	OMP_NUM_THREADS=1 $(PYTEST) --ignore tests/e2e -n 2 --dist loadfile $(ARGS) || [ $$? -eq 5 ]
 	$(PYTEST) tests/e2e $(ARGS) || [ $$? -eq 5 ]
 
@@ -37,5 +41,14 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[test]'
 	@touch $@ $(VENV)/.serve
 
+.venv-%/.installed: tests/clients/requirements-%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# Without npm the tests of clients for node are skipped.
+$(NODE)/node_modules/.installed: $(NODE)/package-lock.json
+	@if command -v npm > /dev/null; then cd $(NODE) && npm ci --silent --ignore-scripts && touch ../../../$@; fi
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-* $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
