@@ -86,9 +86,7 @@ def schema() -> str:
 
 def tools() -> str:
     """A tool it may call: this command cannot ask for a call, and so small a model makes none by itself."""
-    offered = ("What is 2 + 2?", "--functions", SUM, "-o", "max_tokens", "60")
-    assert llm(*offered)
-    entry = logged(*offered)
+    entry = logged("What is 2 + 2?", "--functions", SUM, "-o", "max_tokens", "60")
     assert entry["response"] and [tool["name"] for tool in entry["tools"]] == ["add"]
     return repr(entry["response"])
 

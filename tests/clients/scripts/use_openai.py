@@ -198,11 +198,11 @@ def several_calls() -> str:
         tools=[TOOL],
         tool_choice="required",
         temperature=1,
-        n=3,
-        max_tokens=300,
+        n=2,
+        max_tokens=250,
         stream=True,
     )
-    calls: list[dict[int, tuple[str, list[str]]]] = [{}, {}, {}]
+    calls: list[dict[int, tuple[str, list[str]]]] = [{}, {}]
     for choice in (choice for chunk in stream for choice in chunk.choices):
         for delta in choice.delta.tool_calls or ():
             assert delta.function
@@ -215,7 +215,7 @@ def several_calls() -> str:
         Weather.model_validate_json(whole)
     ids = [call_id for begun in calls for call_id, _ in begun.values()]
     assert len(set(ids)) == len(ids) and max(map(len, calls)) > 1
-    return f"{', '.join(str(len(begun)) for begun in calls)} calls in three choices"
+    return f"{' and '.join(str(len(begun)) for begun in calls)} calls in two choices"
 
 
 def parsed_tools() -> str:
