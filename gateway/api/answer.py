@@ -28,11 +28,15 @@ class _Call:
 
 
 class Answer:
-    def __init__(self, style: AnswerStyle, *, call_id: Callable[[], str], parallel: bool) -> None:
-        """Without ``parallel`` calls after the first are dropped."""
+    def __init__(
+        self, style: AnswerStyle, *, call_id: Callable[[], str], parallel: bool, calls_only: bool
+    ) -> None:
+        """Without ``parallel`` calls after the first are dropped; with ``calls_only`` any content: it is of a
+        call that the length has cut off."""
         self._splitter = Splitter(style) if style.splits else None
         self._call_id = call_id
         self._parallel = parallel
+        self._calls_only = calls_only
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._calls: list[_Call] = []
@@ -48,7 +52,8 @@ class Answer:
             pieces: list[Piece] = [Content(delta.text)] if delta.text else []
         else:
             pieces = self._splitter.push(delta.text, len(delta.token_ids))
-            pieces += self._splitter.end() if delta.finish_reason else ()
+            if delta.finish_reason:
+                pieces += self._splitter.end(cut=delta.finish_reason == "length")
         for piece in pieces:
             if change := self._take(piece):
                 yield change
@@ -61,13 +66,15 @@ class Answer:
         text = prefix + "".join(self._content)
         calls = [call.wire() for call in self._calls if call.whole or reason == "stop"]
         return AnswerMessage(
-            content=None if calls and not text else text,
+            content=None if not text and (calls or self._calls_only) else text,
             reasoning_content="".join(self._reasoning) if self._reasoning else UNSET,
             tool_calls=calls or UNSET,
         )
 
     def _take(self, piece: Piece) -> ChoiceDelta | None:
         match piece:
+            case Content() if self._calls_only:
+                return None
             case Content(text):
                 self._content.append(text)
                 return ChoiceDelta(content=text)

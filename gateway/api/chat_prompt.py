@@ -52,7 +52,13 @@ def read_chat(request: ChatCompletionRequest, model: ModelConfig, engine: Engine
     reasons = opened or any(variables.get(name) for name in _SWITCHES)
     return ChatPrompt(
         token_ids=encode_now(engine, prompt, param="messages", add_special_tokens=False),
-        answer=partial(Answer, style, call_id=dialect.tools.call_id, parallel=tools.parallel),
+        answer=partial(
+            Answer,
+            style,
+            call_id=dialect.tools.call_id,
+            parallel=tools.parallel,
+            calls_only=tools.required,
+        ),
         asked=_form(asked, tools, dialect, LarkWriter(marks), opened, reasons) if constrained else None,
         shown_tokens=frozenset(marks.values()) if style.splits else frozenset(),
     )

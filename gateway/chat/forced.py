@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.chat.formats.tool_format import Layout, Schemas
-from gateway.chat.json_schema import closed
+from gateway.chat.json_schema import tightened
 from gateway.chat.thinking import Thinking
 
 _SPACES: Final = r"[\x20\x0A]{0,8}"
@@ -75,5 +75,5 @@ class LarkWriter:
 
 
 def _arguments(schema: Mapping[str, Any]) -> str:
-    given = {"type": "object", **closed(schema)}
+    given = {"type": "object", **tightened(schema)}
     return json.dumps({**given, "x-guidance": {"whitespace_pattern": _SPACES}}, ensure_ascii=False)

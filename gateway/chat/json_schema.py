@@ -11,31 +11,51 @@ _ONE: Final = ("items", "contains", "additionalProperties", "propertyNames", "no
 _LISTS: Final = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
 _NAMED: Final = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _SAY: Final = ("properties", "anyOf", "oneOf", "$ref", "if", "not", "dependentSchemas")
+_EXACT: Final = ("enum", "const", "multipleOf")
+_LARGEST: Final = 2**53 - 1
 _OPEN: Final = ("additionalProperties", "patternProperties", "unevaluatedProperties")
 
 
-def closed(schema: Schema) -> Schema:
-    """The schema with no properties but those that it names, wherever it names some and says nothing of
-    others: who asks for some wants no others, and a weak model would go on inventing them. All that it allows
-    the schema allows. Where an object is spoken of in several places at once, each would forbid what the
-    others name, so such a schema stays as it is."""
-    return schema if any(map(_combines, _all(schema))) else _closed(schema)
+def tightened(schema: Schema) -> Schema:
+    """A schema that allows less, of what it allows.
+
+    No properties but those that it names, wherever it names some and says nothing of others: who asks for
+    some wants no others, and a weak model would go on inventing them. Where an object is spoken of in several
+    places at once, each would forbid what the others name, so there it stays as it is. And no numbers that
+    readers of JSON differ in (RFC 7493)."""
+    close = not any(map(_combines, _all(schema)))
+    return _tightened(schema, close)
 
 
-def _closed(schema: Schema) -> Schema:
+def _tightened(schema: Schema, close: bool) -> Schema:
+    def inner(value: Any) -> Any:
+        return _tightened(value, close) if isinstance(value, Mapping) else value
+
     found = dict(schema)
     for key, value in schema.items():
         if key in _ONE and isinstance(value, Mapping):
-            found[key] = _closed(value)
+            found[key] = inner(value)
         elif key in _LISTS and isinstance(value, list):
-            found[key] = [_closed(item) if isinstance(item, Mapping) else item for item in value]
+            found[key] = [inner(item) for item in value]
         elif key in _NAMED and isinstance(value, Mapping):
-            found[key] = {
-                name: _closed(item) if isinstance(item, Mapping) else item for name, item in value.items()
-            }
-    if "properties" in schema and not any(key in schema for key in _OPEN):
+            found[key] = {name: inner(item) for name, item in value.items()}
+    if close and "properties" in schema and not any(key in schema for key in _OPEN):
         found["additionalProperties"] = False
-    return found
+    return {**found, **_number_limits(schema)}
+
+
+def _number_limits(schema: Schema) -> dict[str, int]:
+    """Limits that a number lacks."""
+    kinds = schema.get("type")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    if not {"number", "integer"}.intersection(kinds) or any(key in schema for key in _EXACT):
+        return {}
+    limits = {}
+    if not any(key in schema for key in ("minimum", "exclusiveMinimum")):
+        limits["minimum"] = -_LARGEST
+    if not any(key in schema for key in ("maximum", "exclusiveMaximum")):
+        limits["maximum"] = _LARGEST
+    return limits
 
 
 def _combines(schema: Schema) -> bool:

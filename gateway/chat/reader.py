@@ -30,13 +30,16 @@ class Reader:
         """Since ``mark``."""
         self.trimmed = ""
         """White space that the last ``until`` has dropped."""
+        self.cut = False
+        """The text has ended before its time."""
 
     def feed(self, text: str) -> None:
         self._text += text
 
-    def end(self) -> None:
-        """There is no more text."""
+    def end(self, *, cut: bool = False) -> None:
+        """There is no more text; if it was cut off, not even what was to come."""
         self._ended = True
+        self.cut = cut
 
     @property
     def at_end(self) -> bool:
@@ -84,11 +87,14 @@ class Reader:
             yield None
 
     def starts(self, *markers: str) -> Reading[str | None]:
-        """Take the one of ``markers`` that comes next, if one does."""
+        """Take the one of ``markers`` that comes next, or what is left of it where the text was cut off."""
         while True:
             for marker in markers:
                 if self._text.startswith(marker):
                     return self._take(len(marker))
+                if self.cut and self._text and marker.startswith(self._text):
+                    self._take(len(self._text))
+                    return marker
             if self._ended or not any(marker.startswith(self._text) for marker in markers):
                 return None
             yield None

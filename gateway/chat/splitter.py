@@ -46,9 +46,9 @@ class Splitter:
             self.reasoning_tokens += tokens
         return pieces
 
-    def end(self) -> list[Piece]:
-        """There is no more text."""
-        self._reader.end()
+    def end(self, *, cut: bool = False) -> list[Piece]:
+        """There is no more text. A call that has been ``cut`` off in its head is dropped."""
+        self._reader.end(cut=cut)
         return self._certain()
 
     def _certain(self) -> list[Piece]:

@@ -85,10 +85,16 @@ def read_marked(reader: Reader, openings: Sequence[str], closing: str) -> Readin
     while mark := (yield from reader.until(openings, Content, trim=True)):
         reader.mark()
         if not (yield from read_calls(reader)):
-            yield Content(reader.trimmed + mark + reader.taken)
+            yield from give_back(reader, mark)
             continue
         yield from reader.follows(closing)
         yield from reader.skip_space()
+
+
+def give_back(reader: Reader, mark: str) -> Reading[None]:
+    """What began like a call, with ``mark``, and is none: it is content, unless it was cut off."""
+    if not (reader.cut and reader.at_end):
+        yield Content(reader.trimmed + mark + reader.taken)
 
 
 def _string(value: str | None) -> str | None:

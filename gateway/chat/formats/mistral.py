@@ -8,7 +8,7 @@ import string
 from dataclasses import replace
 from typing import Final
 
-from gateway.chat.formats.json_calls import read_arguments, read_calls
+from gateway.chat.formats.json_calls import give_back, read_arguments, read_calls
 from gateway.chat.formats.tool_format import Layout, Schemas, ToolFormat
 from gateway.chat.pieces import CallEnd, CallStart, Content
 from gateway.chat.reader import Reader, Reading
@@ -26,7 +26,7 @@ def _read(reader: Reader, _: Schemas) -> Reading[None]:
         yield from reader.skip_space()
         in_json = (yield from reader.peek()) in ("[", "{")
         if not (yield from (read_calls(reader) if in_json else _read_named(reader))):
-            yield Content(reader.trimmed + _CALLS + reader.taken)
+            yield from give_back(reader, _CALLS)
             continue
         yield from reader.skip_space()
 

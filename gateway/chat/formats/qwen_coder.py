@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.chat.formats.hermes import CLOSE, LAYOUT, OPEN
-from gateway.chat.formats.json_calls import read_calls
+from gateway.chat.formats.json_calls import give_back, read_calls
 from gateway.chat.formats.literals import as_json
 from gateway.chat.formats.tool_format import Schemas, ToolFormat
 from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content
@@ -29,7 +29,7 @@ def _read(reader: Reader, schemas: Schemas) -> Reading[None]:
         if mark == _FUNCTION or (yield from reader.follows(_FUNCTION)):
             yield from _read_function(reader, schemas)
         elif not (yield from read_calls(reader)):
-            yield Content(reader.trimmed + mark + reader.taken)
+            yield from give_back(reader, mark)
             continue
         yield from reader.follows(CLOSE)
         yield from reader.skip_space()

@@ -127,11 +127,17 @@ async def test_each_choice_has_its_own_calls(gateway: Gateway) -> None:
     assert found == {0: '{"where": "barn"}', 1: '{"where": "barn"}'}
 
 
-async def test_a_call_that_the_length_cuts_off_is_left_out(gateway: Gateway) -> None:
+@pytest.mark.parametrize("size", [5, 20, 50, len(CALL) - 3])
+async def test_of_a_forced_call_that_the_length_cuts_off_nothing_is_content(
+    gateway: Gateway, size: int
+) -> None:
     gateway.alpha.finish_reason = "length"
-    choice = the_choice(await ask(gateway, CALL[:50], tool_choice="required"))
+    choice = the_choice(await ask(gateway, CALL[:size], tool_choice="required"))
     assert choice["finish_reason"] == "length"
-    assert "tool_calls" not in choice["message"]
+    assert choice["message"]["content"] is None
+    assert ("tool_calls" in choice["message"]) == (size > 60), "only a whole call can be made"
+    reply = await ask(gateway, CALL[:size], tool_choice="required", stream=True)
+    assert not any(event["choices"][0]["delta"].get("content") for event in reply.events[:-1])
 
 
 async def test_an_answer_without_a_call_is_content(gateway: Gateway) -> None:

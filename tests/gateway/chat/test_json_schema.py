@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from gateway.chat.json_schema import closed
+from gateway.chat.json_schema import tightened
 
-NAMES_A = {"type": "object", "properties": {"a": {"type": "integer"}}}
+LARGEST = 2**53 - 1
+NAMES_A = {"type": "object", "properties": {"a": {"type": "boolean"}}}
 CLOSED_A = {**NAMES_A, "additionalProperties": False}
 TAKES_ALL: dict[str, Any] = {"type": "object"}
 
@@ -36,7 +37,7 @@ TAKES_ALL: dict[str, Any] = {"type": "object"}
     ],
 )
 def test_objects_that_name_properties_get_no_others(schema: Any, expected: Any) -> None:
-    assert closed(schema) == expected
+    assert tightened(schema) == expected
 
 
 @pytest.mark.parametrize(
@@ -50,9 +51,28 @@ def test_objects_that_name_properties_get_no_others(schema: Any, expected: Any) 
     ],
 )
 def test_what_is_said_in_several_places_stays_as_it_is(schema: Any) -> None:
-    assert closed(schema) == schema
+    assert tightened(schema) == schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "limits"),
+    [
+        ({"type": "number"}, (-LARGEST, LARGEST)),
+        ({"type": "integer", "minimum": 0}, (0, LARGEST)),
+        ({"type": ["null", "integer"], "maximum": 9}, (-LARGEST, 9)),
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, (None, None)),
+        ({"type": "number", "multipleOf": 5}, (None, None)),
+        ({"type": "number", "enum": [1e300]}, (None, None)),
+        ({"type": "string"}, (None, None)),
+    ],
+)
+def test_numbers_are_those_that_every_reader_holds(schema: Any, limits: tuple[Any, Any]) -> None:
+    within = tightened({"allOf": [{"items": schema}, {}], "properties": {}})["allOf"][0]["items"]
+    for found in (tightened(schema), within):
+        assert (found.get("minimum"), found.get("maximum")) == limits
+        assert schema.items() <= found.items()
 
 
 @pytest.mark.parametrize("odd", [{"properties": []}, {"items": 3}, {"allOf": "x"}, {"$defs": {"a": 1}}, {}])
 def test_what_is_no_schema_is_left_to_who_compiles_it(odd: Any) -> None:
-    closed(odd)
+    tightened(odd)

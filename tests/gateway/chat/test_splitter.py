@@ -239,6 +239,17 @@ def test_arguments_come_through_as_they_were_written(arguments: dict[str, Any]) 
         assert pieces == call("f", text)
 
 
+@pytest.mark.parametrize("parser", ["hermes", "qwen3_coder", "mistral", "granite"])
+def test_of_a_call_cut_off_anywhere_nothing_is_content(parser: ToolParser) -> None:
+    layout = FORMATS[parser].layout
+    answer = layout.before + layout.opening.replace("$NAME", "f") + '{"a": 1}' + layout.closing + layout.after
+    marks = max(len(mark) for mark in FORMATS[parser].marks if answer.startswith(mark))
+    for end in range(marks, len(answer) + 1):
+        splitter = Splitter(AnswerStyle(tools=FORMATS[parser]))
+        pieces = [*splitter.push(answer[:end], 1), *splitter.end(cut=True)]
+        assert not [piece for piece in pieces if isinstance(piece, Content)], answer[:end]
+
+
 def test_arguments_are_given_out_as_they_come() -> None:
     splitter = Splitter(AnswerStyle(tools=FORMATS["hermes"]))
     given_out = [
