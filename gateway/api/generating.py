@@ -18,7 +18,7 @@ from msgspec import UNSET, Struct
 from engine import Delta
 from gateway.api import sse
 from gateway.api.asgi import JSON
-from gateway.api.client import Client, ClientGone
+from gateway.api.client import Client
 from gateway.api.errors import as_api_error, error_json
 from gateway.api.job import Choice, Job
 from gateway.api.leasing import leased
@@ -110,8 +110,6 @@ async def _stream(client: Client, place: Place) -> None:
         try:
             async with place as (job, lease):
                 await _send_events(events, Tally(job, lease))
-        except ClientGone:
-            raise
         except Exception as error:
             if not events.started:
                 raise

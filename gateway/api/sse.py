@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from gateway.api.client import Client, ClientGone
+from gateway.api.client import Client
 
 HOLD_BACK: Final = 2.0
 HEARTBEAT: Final = 5.0
@@ -83,19 +83,16 @@ class EventStream:
 
     async def _beat(self) -> None:
         pause = HOLD_BACK
-        try:
-            while not self._ended:
-                await asyncio.sleep(pause)
-                async with self._sending:
-                    if not self.started:
-                        await self._start({})
-                    quiet = _now() - self._sent_at
-                    if quiet >= HEARTBEAT and not self._ended:
-                        await self._send(comment("waiting"))
-                        quiet = 0.0
-                    pause = HEARTBEAT - quiet
-        except ClientGone:
-            return  # the connection is cut, which ends the work of this answer
+        while not self._ended:
+            await asyncio.sleep(pause)
+            async with self._sending:
+                if not self.started:
+                    await self._start({})
+                quiet = _now() - self._sent_at
+                if quiet >= HEARTBEAT and not self._ended:
+                    await self._send(comment("waiting"))
+                    quiet = 0.0
+                pause = HEARTBEAT - quiet
 
 
 def _now() -> float:

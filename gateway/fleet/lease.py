@@ -11,7 +11,7 @@ from array import array
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from engine import ALL_TAGS, Delta, Engine, GenerateRequest, Tag
 from gateway.errors import ApiError
@@ -67,15 +67,14 @@ class Lease:
         self.wake_seconds = wake_seconds
         self._ticket = ticket
         self._streams: set[AsyncGenerator[Any]] = set()
-        self._pending: dict[AsyncGenerator[Any], asyncio.Timeout] = {}
+        self._waiting: dict[AsyncGenerator[Any], asyncio.Task[Any] | None] = {}
+        """For what comes next of a stream: the task that does; None once it has been cut."""
         self._all_closed = asyncio.Event()
         ticket.lease = self
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
         """As the engine's ``generate``; ends with the ApiError that it is cut by."""
-        async with aclosing(self._run(self.engine.generate(request))) as stream:
-            async for deltas in stream:
-                yield deltas
+        return self._run(self.engine.generate(request))
 
     async def embed(self, inputs: Sequence[Sequence[int]], dimensions: int | None) -> list[array[float]]:
         """As the engine's ``embed``; ends with the ApiError that it is cut by."""
@@ -98,8 +97,10 @@ class Lease:
 
     def cut(self) -> None:
         """End every wait for tokens now."""
-        for timeout in self._pending.values():
-            timeout.reschedule(asyncio.get_running_loop().time())
+        for stream, task in self._waiting.items():
+            if task is not None:
+                self._waiting[stream] = None
+                task.cancel()
 
     @property
     def idle(self) -> bool:
@@ -108,26 +109,28 @@ class Lease:
     async def close(self) -> None:
         """Return when nothing of this lease runs on the engine any more."""
         self._ticket.abort(ApiError("the request is over"))
-        for stream in self._streams - self._pending.keys():
+        for stream in self._streams - self._waiting.keys():
             await stream.aclose()
             self._forget(stream)
         if self._streams:
             await self._all_closed.wait()
 
     async def _next(self, stream: AsyncGenerator[T]) -> T | None:
+        """What comes next; None at the end. Raises the ApiError that it is cut by."""
+        if self._ticket.cut_by:
+            raise self._ticket.cut_by
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        cancelled = task.cancelling()
+        self._waiting[stream] = task
         try:
-            if self._ticket.cut_by:
-                raise self._ticket.cut_by
-            async with asyncio.timeout(None) as timeout:
-                self._pending[stream] = timeout
-                try:
-                    return await anext(stream, None)
-                finally:
-                    del self._pending[stream]
-        except TimeoutError:
-            if self._ticket.cut_by:
+            return await anext(stream, None)
+        except asyncio.CancelledError:
+            # As asyncio.timeout does it, whose price at every token shows: another's cancelling goes on.
+            if self._waiting[stream] is None and task.uncancel() <= cancelled and self._ticket.cut_by:
                 raise self._ticket.cut_by from None
             raise
+        finally:
+            del self._waiting[stream]
 
     def _forget(self, stream: AsyncGenerator[Any]) -> None:
         self._streams.discard(stream)
