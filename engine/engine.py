@@ -98,6 +98,9 @@ class TorchEngine:
     def token_bytes(self, token_id: int) -> bytes:
         return self._tokenizer.token_bytes(token_id)
 
+    def token(self, token_id: int) -> str:
+        return self._tokenizer.token(token_id)
+
     def compile(self, constraint: Constraint) -> Grammar:
         return self._grammars.compile(constraint)
 

@@ -48,6 +48,9 @@ class Engine(Protocol):
     def token_bytes(self, token_id: int) -> bytes:
         """What the token stands for, which may be half a character."""
 
+    def token(self, token_id: int) -> str:
+        """As the vocabulary spells it, in which a space may be another letter."""
+
     def compile(self, constraint: Constraint) -> Grammar:
         """Thread-safe, blocking and cached: call it off the loop. Needs no weights.
         Raises RequestError for one that is malformed or beyond what can be enforced."""

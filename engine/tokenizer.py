@@ -56,6 +56,10 @@ class Tokenizer:
     def token_id(self, token: str) -> int | None:
         return self._tokenizer.token_to_id(token)
 
+    def token(self, token_id: int) -> str:
+        """As the vocabulary spells it; empty for an id that it does not have."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
 
@@ -71,9 +75,9 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """What the token stands for, which may be half a character; a special token's name."""
-        token = self._tokenizer.id_to_token(token_id)
-        if token is None or token_id in self._added:
-            return (token or "").encode()
+        token = self.token(token_id)
+        if token_id in self._added:
+            return token.encode()
         if self._byte_level:
             return bytes(_BYTE_OF[char] for char in token)
         if byte := _BYTE_TOKEN.fullmatch(token):

@@ -21,6 +21,7 @@ from gateway.api.prefix_cache import reset_prefix_cache
 from gateway.api.request_id import RequestIds
 from gateway.api.sleep import is_sleeping, sleep, wake_up
 from gateway.api.status import get_status
+from gateway.api.tokenize import detokenize, tokenize, tokenizer_info
 from gateway.config import ServerConfig
 from gateway.fleet import Fleet
 
@@ -46,6 +47,9 @@ def create_app(fleet: Fleet) -> Litestar:
             embeddings,
             list_models,
             get_model,
+            tokenize,
+            detokenize,
+            tokenizer_info,
             sleep,
             wake_up,
             is_sleeping,

@@ -200,6 +200,9 @@ class FakeEngine:
     def token_bytes(self, token_id: int) -> bytes:
         return bytes([token_id])
 
+    def token(self, token_id: int) -> str:
+        return f"<{token_id:02X}>"
+
     def compile(self, constraint: Constraint) -> Grammar:
         """What is malformed is so to this engine, too: JSON that is none, or a parenthesis left open."""
         try:

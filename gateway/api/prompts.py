@@ -16,15 +16,15 @@ Prompt = str | list[int]
 _DOES: Mapping[Kind, str] = {"generate": "generates text", "embed": "makes embeddings"}
 
 
-async def open_engine(fleet: Fleet, model: ModelConfig, kind: Kind = "generate") -> Engine:
+async def open_engine(fleet: Fleet, model: ModelConfig, kind: Kind | None = "generate") -> Engine:
     """The model's engine with its tokenizer, awake or not. A download that takes too long goes on.
-    Raises InvalidRequest for a model of another kind."""
+    Raises InvalidRequest for a model of another kind; None: any will do."""
     try:
         async with asyncio.timeout(None if math.isinf(model.max_wait) else model.max_wait):
             engine = await fleet.opened(model.name)
     except TimeoutError:
         raise WaitTimeout(f"{model.name} could not be opened in time", retry_after=5.0) from None
-    if engine.info.kind != kind:
+    if kind and engine.info.kind != kind:
         found, wanted = _DOES[engine.info.kind], _DOES[kind]
         raise InvalidRequest(f"{model.name} {found}; this route needs a model that {wanted}", param="model")
     return engine
@@ -45,10 +45,12 @@ def split_prompts(prompt: str | list[str | int | list[int]], *, param: str, most
 
 
 def check_vocabulary(info: ModelInfo, ids: list[int], *, param: str) -> None:
-    """Raises InvalidRequest."""
-    if any(not 0 <= token < info.vocab_size for token in ids):
+    """Raises InvalidRequest, which names the first that is not in it."""
+    stranger = next((token for token in ids if not 0 <= token < info.vocab_size), None)
+    if stranger is not None:
         raise InvalidRequest(
-            f"{param} has a token id that is out of vocabulary: 0 to {info.vocab_size - 1}", param=param
+            f"{param}: token id {stranger} is out of vocabulary, which has {info.vocab_size} tokens",
+            param=param,
         )
 
 

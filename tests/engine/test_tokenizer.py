@@ -156,6 +156,14 @@ def test_special_tokens_have_their_names_for_bytes_and_unknown_ids_none(
     assert byte_level.token_bytes(10**6) == fallback.token_bytes(10**6) == b""
 
 
+def test_a_token_is_spelt_as_in_the_vocabulary(byte_level: Tokenizer, fallback: Tokenizer) -> None:
+    ids = byte_level.encode("é the", add_special_tokens=False)
+    assert "".join(map(byte_level.token, ids)) == "Ã©Ġthe"
+    assert [fallback.token(token) for token in fallback.encode("aé")] == ["▁", "a", "é"]
+    assert (byte_level.token(0), fallback.token(3 + 0xE9)) == ("<|end|>", "<0xE9>")
+    assert byte_level.token(10**6) == ""
+
+
 def test_a_damaged_file_is_a_checkpoint_error(directory: Path) -> None:
     path = directory / "damaged.json"
     path.write_text("{}")

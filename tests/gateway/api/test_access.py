@@ -15,6 +15,9 @@ USER = [
     ("GET", "/v1/models/alpha"),
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
+    ("POST", "/tokenize"),
+    ("POST", "/detokenize"),
+    ("GET", "/tokenizer_info"),
     ("GET", "/api/status"),
     ("GET", "/is_sleeping"),
 ]
