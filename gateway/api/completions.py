@@ -13,7 +13,7 @@ import msgspec
 from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from engine import Delta, Engine, GenerateRequest, Grammar, TokenLogprob
 from gateway.api.constraints import asked_constraint, compile_constraint
@@ -195,9 +195,9 @@ class TextFormat:
             self._writers[delta.index] = TextLogprobWriter(self._engine, self._prefixes[prompt], echo)
         return self._writers[delta.index].take(delta)
 
-    def _prompt_logprobs(self, first: Choice) -> PromptLogprobs | UnsetType:
+    def _prompt_logprobs(self, first: Choice) -> PromptLogprobs | None:
         if self._request.prompt_logprobs is None:
-            return UNSET
+            return None
         return wire_prompt_logprobs(self._engine, first.prompt_logprobs or ())
 
     def _completion(self, choices: list[CompletionChoice], usage: ChunkUsage) -> Completion:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from msgspec import UNSET, UnsetType
-
 from engine import Delta, Engine, TokenLogprob
 from gateway.api.schema.logprobs import (
     ChatLogprobs,
@@ -145,9 +143,9 @@ def joined(parts: Sequence[TextLogprobs]) -> TextLogprobs | None:
 
 def wire_prompt_logprobs(
     engine: Engine, logprobs: Iterable[TokenLogprob | None] | None
-) -> PromptLogprobs | UnsetType:
+) -> PromptLogprobs | None:
     if logprobs is None:
-        return UNSET
+        return None
     return [_by_token_id(engine, logprob) if logprob else None for logprob in logprobs]
 
 

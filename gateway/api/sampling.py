@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Final
 
 from engine import Grammar, ModelInfo, SamplingParams
 from gateway.api.constraints import asked_constraint
@@ -12,7 +14,10 @@ from gateway.config import NEVER, ModelConfig
 from gateway.errors import InvalidRequest
 from gateway.units import parse_duration
 
-_YEAR = 365 * 86400.0
+_YEAR: Final = 365 * 86400.0
+_TOKEN_ID: Final = re.compile(r"-?[0-9]{1,19}")
+_NAMED: Final = 2000
+"""Characters that a message has for what is wrong, however much that is."""
 
 
 def sampling_params(
@@ -81,10 +86,11 @@ def keep_alive_seconds(value: float | str | None) -> float | None:
 
 
 def _logit_bias(request: GenerationRequest, info: ModelInfo) -> dict[int, float]:
-    try:
-        bias = {int(token_id): value for token_id, value in (request.logit_bias or {}).items()}
-    except ValueError:
-        raise InvalidRequest("the keys of logit_bias are token ids", param="logit_bias") from None
+    asked = request.logit_bias or {}
+    if strangers := [key for key in asked if not _TOKEN_ID.fullmatch(key)]:
+        named = ", ".join(map(repr, strangers))[:_NAMED]
+        raise InvalidRequest(f"logit_bias has keys that are no token ids: {named}", param="logit_bias")
+    bias = {int(token_id): value for token_id, value in asked.items()}
     check_vocabulary(info, list(bias), param="logit_bias")
     return bias
 

@@ -27,7 +27,8 @@ class CompletionChoice(Struct, frozen=True, kw_only=True):
     text: str
     finish_reason: FinishReason | None = None
     logprobs: TextLogprobs | None = None
-    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
+    prompt_logprobs: PromptLogprobs | UnsetType | None = UNSET
+    """A chunk has no such key."""
 
 
 class Completion(Struct, frozen=True, kw_only=True):

@@ -36,6 +36,7 @@ async def test_answer_has_openais_shape(gateway: Gateway) -> None:
             "prompt_tokens_details": {"cached_tokens": 0},
             "completion_tokens_details": {"reasoning_tokens": 0},
         },
+        "prompt_logprobs": None,
     }
 
 

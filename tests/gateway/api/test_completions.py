@@ -21,7 +21,15 @@ async def test_answer_has_openais_shape(gateway: Gateway) -> None:
     assert answer == {
         "object": "text_completion",
         "model": "alpha",
-        "choices": [{"index": 0, "text": "Hello!", "finish_reason": "stop", "logprobs": None}],
+        "choices": [
+            {
+                "index": 0,
+                "text": "Hello!",
+                "finish_reason": "stop",
+                "logprobs": None,
+                "prompt_logprobs": None,
+            }
+        ],
         "usage": {
             "prompt_tokens": 6,
             "completion_tokens": 4,
@@ -138,6 +146,23 @@ async def test_bad_fields_are_named_and_nothing_is_woken(
     assert reply.status == 400
     assert reply.error["param"] == param
     assert gateway.is_cold()
+
+
+async def test_token_ids_of_a_bias_that_are_none_are_all_named(gateway: Gateway) -> None:
+    odd = ["one", "1.5", "1_0", " 7", "٣", ""]
+    message = (await complete(gateway, logit_bias=dict.fromkeys([*odd, "7"], 1))).error["message"]
+    assert all(repr(key) in message for key in odd)
+    assert "'7'" not in message
+    many = await complete(gateway, logit_bias={f"one{number}": 1 for number in range(5000)})
+    assert "'one0', 'one1'" in many.error["message"]
+    assert len(many.body) < 3000
+
+
+async def test_a_token_id_out_of_vocabulary_is_named_with_its_size(gateway: Gateway) -> None:
+    for fields in ({"logit_bias": {"7": 1, "300": 1}}, {"prompt": [7, 300]}):
+        message = (await complete(gateway, **fields)).error["message"]
+        assert "token id 300 is out of vocabulary" in message
+        assert "256" in message
 
 
 async def test_a_missing_prompt_is_named(gateway: Gateway) -> None:

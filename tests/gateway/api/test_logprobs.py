@@ -113,12 +113,17 @@ async def test_what_a_stop_cuts_off_is_no_content(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_absent_without_being_asked_for(gateway: Gateway, stream: bool) -> None:
+async def test_null_without_being_asked_for(gateway: Gateway, stream: bool) -> None:
     gateway.alpha.deltas = [Delta(token_ids=(65,), text="A", finish_reason="length")]
-    for reply in (await gateway.chat(stream=stream), await complete(gateway, logprobs=None, stream=stream)):
+    chat = await gateway.chat(stream=stream)
+    text = await complete(gateway, logprobs=None, stream=stream)
+    for reply in (chat, text):
         answers = reply.events[:-1] if stream else [reply.json]
         assert all(choice["logprobs"] is None for answer in answers for choice in answer["choices"])
-        assert all("prompt_logprobs" not in answer for answer in answers)
+    if stream:
+        assert b"prompt_logprobs" not in chat.body + text.body
+    else:
+        assert chat.json["prompt_logprobs"] is text.json["choices"][0]["prompt_logprobs"] is None
 
 
 async def test_minus_infinity_can_be_sent(gateway: Gateway) -> None:
@@ -193,7 +198,7 @@ async def test_an_echo_has_its_prompts_and_a_stream_the_same(gateway: Gateway) -
     for index in (0, 1):
         choice = reply.json["choices"][index]
         assert choice["text"] == "aé" + TEXT
-        assert "prompt_logprobs" not in choice
+        assert choice["prompt_logprobs"] is None
         logprobs = choice["logprobs"]
         assert logprobs["tokens"] == ["\x01", "a", "\ufffd", "\ufffd", *TOKENS]
         assert logprobs["token_logprobs"] == [None, -0.5, -0.5, -0.5, *[-1.0] * 7]
