@@ -15,7 +15,7 @@ def check_request(info: ModelInfo, request: GenerateRequest) -> None:
         raise RequestError("this model makes embeddings and generates no text", param="model")
     if not prompt:
         raise RequestError("the prompt is empty", param="prompt")
-    if len(prompt) + 1 > length:
+    if len(prompt) + min(1, request.sampling.max_tokens) > length:
         raise RequestError(
             f"the prompt has {len(prompt)} tokens, the model's context is {length} tokens",
             param="messages",

@@ -96,8 +96,11 @@ class Sequence:
         return wanted and len(self.prompt_logprobs) < self.prompt_length
 
     def append(self, token_id: int, logprob: TokenLogprob | None = None) -> Delta:
-        """Take the next token; sets ``finish_reason`` when it is the last. Raises EngineError when the
-        grammar cannot go on."""
+        """Take the next token, unless there is to be none; sets ``finish_reason`` when nothing is to follow.
+        Raises EngineError when the grammar cannot go on."""
+        if self.params.max_tokens == 0:
+            self.finish_reason = "length"
+            return self._delta()
         self.token_ids.append(token_id)
         self.history.add(token_id)
         if self.matcher:
@@ -114,21 +117,23 @@ class Sequence:
         if self.finish_reason and not self._stopped:
             text += self._match(self._decoder.flush())
             text += self._stops.flush()
+        return self._delta((token_id,), text, (logprob,) if logprob else ())
+
+    def _delta(
+        self, token_ids: tuple[int, ...] = (), text: str = "", logprobs: tuple[TokenLogprob, ...] = ()
+    ) -> Delta:
+        """The first one tells of the prompt, too."""
+        first = self.generated <= 1
+        asked = first and self.params.prompt_logprobs is not None and self.index == 0
         return Delta(
             index=self.index,
-            token_ids=(token_id,),
+            token_ids=token_ids,
             text=text,
             finish_reason=self.finish_reason,
-            logprobs=(logprob,) if logprob else (),
-            prompt_logprobs=self._first_prompt_logprobs(),
-            cached_tokens=self.cached_tokens if self.generated == 1 else 0,
+            logprobs=logprobs,
+            prompt_logprobs=tuple(self.prompt_logprobs) if asked else None,
+            cached_tokens=self.cached_tokens if first else 0,
         )
-
-    def _first_prompt_logprobs(self) -> tuple[TokenLogprob | None, ...] | None:
-        """With the first token."""
-        if self.generated > 1 or self.params.prompt_logprobs is None or self.index:
-            return None
-        return tuple(self.prompt_logprobs)
 
     def _match(self, text: str) -> str:
         """The part of ``text`` that can be given out; a stop string in it ends the answer."""

@@ -136,6 +136,7 @@ class SamplingParams:
     """How the next token is chosen and when to stop."""
 
     max_tokens: int
+    """0: the prompt is computed, for its log probabilities or its KV, and there is no answer."""
     temperature: float = 1.0
     """0 means greedy."""
     top_p: float = 1.0

@@ -321,7 +321,7 @@ class FakeEngine:
             yield Delta(token_ids=token_ids, text=character, finish_reason=reason if last else None)
             raise_next(self.spec, "generate")
         if not shown:
-            yield Delta(finish_reason="stop")
+            yield Delta(finish_reason="stop" if sampling.max_tokens else "length")
 
     async def embed(
         self, inputs: Sequence[Sequence[int]], dimensions: int | None = None

@@ -28,6 +28,7 @@ from gateway.api.prompts import (
     open_engine,
     room_for_answer,
     split_prompts,
+    too_long,
 )
 from gateway.api.sampling import check_generation, keep_alive_seconds, refuse, sampling_params
 from gateway.api.schema.completions import Completion, CompletionChoice, CompletionRequest
@@ -83,7 +84,6 @@ async def prepare(request: CompletionRequest, fleet: Fleet) -> Job:
         stream=bool(request.stream),
         stream_options=request.stream_options or StreamOptions(),
         keep_alive=keep_alive,
-        prompts_only=request.max_tokens == 0,
     )
 
 
@@ -92,7 +92,8 @@ async def _token_ids(engine: Engine, prompt: Prompt) -> list[int]:
         ids = await encode(engine, lambda: prompt, param="prompt", add_special_tokens=True) if prompt else []
     else:
         ids = prompt
-        room_for_answer(engine.info, len(ids), None, param="prompt")
+        if len(ids) > engine.info.max_model_len:
+            raise too_long(engine.info, f"a prompt of {len(ids)} tokens", "prompt")
         check_vocabulary(engine.info, ids, param="prompt")
     if not ids:
         raise InvalidRequest("prompt is empty", param="prompt")
@@ -115,8 +116,6 @@ def _generate_request(
     if request.echo and request.logprobs is not None:
         both = max(request.logprobs, request.prompt_logprobs or 0)
         sampling = replace(sampling, prompt_logprobs=both)
-    if max_tokens == 0:
-        sampling = replace(sampling, max_tokens=1)  # what tells of a prompt comes with the first token
     return GenerateRequest(prompt_ids=prompt_ids, sampling=sampling, n=request.n or 1)
 
 

@@ -97,7 +97,7 @@ async def _answer_whole(client: Client, place: Place) -> None:
     async with place as (job, lease):
         tally = Tally(job, lease)
         choices = [Choice() for _ in range(len(job.requests) * job.n)]
-        async with aclosing(generate_all(lease, job.requests, prompts_only=job.prompts_only)) as steps:
+        async with aclosing(generate_all(lease, job.requests)) as steps:
             async for deltas in steps:
                 tally.count(deltas)
                 _collect(choices, deltas)
@@ -118,7 +118,7 @@ async def _stream(client: Client, place: Place) -> None:
 
 async def _send_events(events: sse.EventStream, tally: Tally) -> None:
     job = tally.job
-    async with aclosing(generate_all(tally.lease, job.requests, prompts_only=job.prompts_only)) as steps:
+    async with aclosing(generate_all(tally.lease, job.requests)) as steps:
         first: list[Delta] = await anext(steps, [])
         tally.count(first)
         told_timing = await events.begin({"server-timing": tally.server_timing})

@@ -57,8 +57,6 @@ class Job:
     stream: bool
     stream_options: StreamOptions
     keep_alive: float | None
-    prompts_only: bool = False
-    """Of the answers nothing is told."""
 
     @property
     def n(self) -> int:

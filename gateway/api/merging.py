@@ -12,23 +12,8 @@ from engine import Delta, GenerateRequest
 from gateway.fleet import Lease
 
 
-def generate_all(
-    lease: Lease, requests: Sequence[GenerateRequest], *, prompts_only: bool = False
-) -> AsyncGenerator[list[Delta]]:
-    """``prompts_only``: nothing of the answers is told, not even why they ended."""
-    steps = lease.generate(requests[0]) if len(requests) == 1 else _merged(lease, requests)
-    return _unanswered(steps) if prompts_only else steps
-
-
-async def _unanswered(steps: AsyncGenerator[list[Delta]]) -> AsyncGenerator[list[Delta]]:
-    async with aclosing(steps):
-        async for deltas in steps:
-            yield [
-                replace(
-                    delta, token_ids=(), text="", logprobs=(), finish_reason=delta.finish_reason and "length"
-                )
-                for delta in deltas
-            ]
+def generate_all(lease: Lease, requests: Sequence[GenerateRequest]) -> AsyncGenerator[list[Delta]]:
+    return lease.generate(requests[0]) if len(requests) == 1 else _merged(lease, requests)
 
 
 async def _merged(lease: Lease, requests: Sequence[GenerateRequest]) -> AsyncGenerator[list[Delta]]:

@@ -77,7 +77,7 @@ def room_for_answer(
     """How many tokens the answer may have: as many as wanted, else all that the context leaves.
     ``param`` has the prompt, ``wanted_by`` the wish."""
     left = info.max_model_len - prompt_tokens
-    if left < 1:
+    if left < (1 if wanted is None else min(wanted, 1)):
         raise too_long(info, f"a prompt of {prompt_tokens} tokens", param)
     if wanted is None:
         return left

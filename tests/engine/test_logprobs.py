@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from engine import runner
 from engine.logprobs import token_logprobs
-from engine.types import Constraint, Delta, GenerateRequest, SamplingParams, TokenLogprob
+from engine.types import Constraint, Delta, GenerateRequest, RequestError, SamplingParams, TokenLogprob
 from tests.engine.conftest import OpenEngine, OpenStepper
 from tests.engine.harness import RecordingDecoder, greedy, prompt
 
@@ -101,6 +101,31 @@ async def test_a_prompts_are_those_of_transformers(
         assert told[0] is next(delta for delta in got if delta.index == 0)
         assert list(told[0].prompt_logprobs or ()) == wanted
         assert {delta.logprobs for delta in got} == {()}
+
+
+@pytest.mark.parametrize("length", [1, 16, 64])
+async def test_a_prompts_without_an_answer(llama: Path, awake: OpenEngine, length: int) -> None:
+    """Of a prompt that fills the context, too; in its next coming its beginning is in the cache."""
+    engine = await awake(llama, max_model_len=64)
+    ids = prompt(length)
+    wanted = of_prompt(llama, ids, 2)
+    for n in (1, 3):
+        got = await deltas(engine, ids, greedy(0, prompt_logprobs=2, logprobs=1), n)
+        assert sorted(delta.index for delta in got) == list(range(n))
+        assert {(delta.token_ids, delta.text, delta.logprobs) for delta in got} == {((), "", ())}
+        assert {delta.finish_reason for delta in got} == {"length"}
+        assert list(got[0].prompt_logprobs or ()) == wanted
+        assert not any(delta.prompt_logprobs for delta in got[1:])
+    (only,) = await deltas(engine, ids, greedy(0))
+    assert only == Delta(finish_reason="length", cached_tokens=(length - 1) // 16 * 16)
+
+
+async def test_a_context_without_room_for_an_answer(llama: Path, awake: OpenEngine) -> None:
+    engine = await awake(llama, max_model_len=64)
+    for length, max_tokens in ((64, 1), (65, 0)):
+        with pytest.raises(RequestError) as caught:
+            await deltas(engine, prompt(length), greedy(max_tokens))
+        assert caught.value.code == "context_length_exceeded"
 
 
 async def test_a_prompts_survive_chunks_and_preemption(llama: Path, stepper: OpenStepper) -> None:

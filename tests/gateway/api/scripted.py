@@ -67,7 +67,11 @@ class Script(FakeSpec):
     def __post_init__(self) -> None:
         self.may_open.set()
 
-    def answer(self) -> list[Delta]:
+    def answer(self, max_tokens: int) -> list[Delta]:
+        """All of it, unless there is to be none."""
+        if max_tokens == 0:
+            told = self.deltas[0].prompt_logprobs if self.deltas else None
+            return [Delta(finish_reason="length", prompt_logprobs=told, cached_tokens=self.cached_tokens)]
         if self.deltas is not None:
             return self.deltas
         answer = [Delta(token_ids=(65,), text=piece) for piece in self.pieces]
@@ -102,7 +106,7 @@ class ScriptedEngine(FakeEngine):
         try:
             if script.refusal:
                 raise script.refusal
-            for delta in script.answer():
+            for delta in script.answer(request.sampling.max_tokens):
                 await self._step()
                 if delta.finish_reason and script.failure:
                     raise script.failure

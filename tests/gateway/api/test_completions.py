@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from engine import FinishReason, SamplingParams
+from engine import SamplingParams
 from tests.gateway.api.caller import Reply
 from tests.gateway.api.conftest import Gateway
 
@@ -82,23 +82,18 @@ async def test_echo(gateway: Gateway) -> None:
     assert (await complete(gateway, [97, 98], echo=True)).json["choices"][0]["text"] == "abHello!"
 
 
-@pytest.mark.parametrize("finish_reason", ["stop", "length"])
-async def test_an_echo_of_no_tokens_is_the_prompt_alone(
-    gateway: Gateway, finish_reason: FinishReason
-) -> None:
-    """Of the one token that the engine makes nothing is told."""
-    gateway.alpha.finish_reason = finish_reason
-    gateway.alpha.pieces = ["Z"]
+async def test_an_echo_of_no_tokens_is_the_prompt_alone(gateway: Gateway) -> None:
+    gateway.alpha.cached_tokens = 2
     answer = (await complete(gateway, ["Say", "ing"], echo=True, max_tokens=0, n=2)).json
     assert [choice["text"] for choice in answer["choices"]] == ["Say", "Say", "ing", "ing"]
     assert {choice["finish_reason"] for choice in answer["choices"]} == {"length"}
     usage = answer["usage"]
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (8, 0, 8)
-    assert {request.sampling.max_tokens for request in gateway.alpha.requests} == {1}
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 4}
+    assert {request.sampling.max_tokens for request in gateway.alpha.requests} == {0}
 
 
 async def test_an_echo_of_no_tokens_is_streamed(gateway: Gateway) -> None:
-    gateway.alpha.pieces = ["Z"]
     fields = {"stream": True, "stream_options": {"include_usage": True}}
     *chunks, usage, done = (await complete(gateway, "Say", echo=True, max_tokens=0, **fields)).events
     assert done == "[DONE]"
@@ -108,10 +103,14 @@ async def test_an_echo_of_no_tokens_is_streamed(gateway: Gateway) -> None:
     assert (usage["usage"]["completion_tokens"], usage["usage"]["total_tokens"]) == (0, 4)
 
 
-async def test_an_echo_of_no_tokens_needs_room_for_one(gateway: Gateway) -> None:
-    assert (await complete(gateway, [97] * 199, echo=True, max_tokens=0)).status == 200
-    reply = await complete(gateway, [97] * 200, echo=True, max_tokens=0)
-    assert (reply.error["code"], reply.error["param"]) == ("context_length_exceeded", "prompt")
+async def test_an_echo_of_no_tokens_needs_no_room_for_one(gateway: Gateway) -> None:
+    for prompt in ([97] * 200, "x" * 199):
+        assert (await complete(gateway, prompt, echo=True, max_tokens=0)).status == 200
+        reply = await complete(gateway, prompt, echo=True)
+        assert (reply.error["code"], reply.error["param"]) == ("context_length_exceeded", "prompt")
+    for prompt in ([97] * 201, "x" * 200):
+        reply = await complete(gateway, prompt, echo=True, max_tokens=0)
+        assert (reply.error["code"], reply.error["param"]) == ("context_length_exceeded", "prompt")
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ async def test_an_echo_has_its_prompts_and_a_stream_the_same(gateway: Gateway) -
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_echo_of_no_tokens_has_its_prompts_alone(gateway: Gateway, stream: bool) -> None:
-    gateway.alpha.deltas = with_prompt([ANSWER[0], delta(ord("!"), "!", finish_reason="stop")])
+    gateway.alpha.deltas = with_prompt(ANSWER)
     reply = await complete(gateway, echo=True, max_tokens=0, n=2, stream=stream)
     for index in (0, 1):
         found = concatenated(reply, index) if stream else reply.json["choices"][index]["logprobs"]
