@@ -203,12 +203,18 @@ class TorchEngine:
 
     async def reload_weights(self) -> None:
         model = self._loaded()
+        resident = model.weights.resident
 
         def adopt() -> None:
             checkpoint = Checkpoint(self._checkpoint.directory)
             model.weights.adopt(make_layout(checkpoint, read_config(checkpoint), self._options))
 
-        await self._device.beside_steps(adopt)
+        try:
+            await self._device.beside_steps(adopt)
+        except BaseException:
+            if resident and not model.weights.resident:
+                await self.sleep(2)
+            raise
         await self._device.between_steps(lambda: self._end_all("the model's weights were replaced"))
         await self.reset_prefix_cache()  # what it holds is of the old weights
         self._device.notify()

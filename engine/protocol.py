@@ -107,8 +107,9 @@ class Engine(Protocol):
 
     async def reload_weights(self) -> None:
         """Adopt the files as they are now if names, shapes and dtypes are unchanged; else raise
-        CheckpointError and keep the old state. Only while nothing runs; suspended sequences, whose answers
-        are the old weights', end with an error."""
+        CheckpointError and keep the old state. Weights that are there are read anew; when that fails, they
+        are lost, and the engine is as after a sleep at level 2. Only while nothing runs; suspended sequences,
+        whose answers are the old weights', end with an error."""
 
     def footprint(self) -> Footprint: ...
 

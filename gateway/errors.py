@@ -68,6 +68,14 @@ class MethodNotAllowed(ApiError):
     code = "method_not_allowed"
 
 
+class FilesRefused(ApiError):
+    """A model's files are others than it can adopt; it goes on with what it has."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "files_refused"
+
+
 class BodyTooLarge(ApiError):
     status = 413
     type = "invalid_request_error"

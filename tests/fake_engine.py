@@ -41,7 +41,18 @@ from engine import (
 
 MIB = 2**20
 Step = Literal[
-    "open", "estimate", "load", "wake", "sleep", "suspend", "resume", "generate", "embed", "trim_kv"
+    "open",
+    "estimate",
+    "load",
+    "wake",
+    "sleep",
+    "suspend",
+    "resume",
+    "generate",
+    "embed",
+    "trim_kv",
+    "reload_weights",
+    "refill",
 ]
 Sleeper = Callable[[float], Awaitable[None]]
 
@@ -66,6 +77,7 @@ class FakeSpec:
     prompt_seconds: float = 0.0
     """For the prompt of a request, and again for what was given up of it: before its next token."""
     reply: str = "Hello from {name}: "
+    """As its files say when they are read: by a load, and by a reload."""
     max_model_len: int = 4096
     chat_template: str | None = CHAT_TEMPLATE
     special_tokens: dict[str, str] = field(default_factory=lambda: {"bos_token": "<s>", "eos_token": "</s>"})
@@ -75,7 +87,7 @@ class FakeSpec:
     matryoshka: bool = False
     failures: dict[Step, list[Exception]] = field(default_factory=lambda: defaultdict(list))
     """To be raised by the next calls of a step, one each. A failing wake fails half-way, ``generate`` after
-    its first token."""
+    its first token, ``refill`` half-way through a reload."""
 
 
 class FakeBackend:
@@ -165,6 +177,7 @@ class FakeEngine:
         self.tags: frozenset[Tag] = frozenset()
         self._backend = backend
         self._loaded = False
+        self._reply = spec.reply
         self._stepping = asyncio.Event()
         self._stepping.set()
         self._went_on = asyncio.Event()
@@ -220,6 +233,7 @@ class FakeEngine:
                 await self._backend.sleep(self.spec.load_seconds)
                 raise_next(self.spec, "load")
                 self._loaded = True
+                self._reply = self.spec.reply
 
     async def wake(self, tags: frozenset[Tag] = ALL_TAGS) -> TransitionReport:
         async with self._transition("wake"):
@@ -290,7 +304,7 @@ class FakeEngine:
         self.calls.append("generate")
         self.running += 1
         try:
-            answer = self.spec.reply.format(name=self.name) + self.decode(request.prompt_ids)
+            answer = self._reply.format(name=self.name) + self.decode(request.prompt_ids)
             async for delta in self._stream(answer, request.sampling):
                 yield [replace(delta, index=index) for index in range(request.n)]
         finally:
@@ -357,7 +371,20 @@ class FakeEngine:
 
     async def reload_weights(self) -> None:
         async with self._transition("reload_weights"):
+            self._insist(self._loaded, "reload before load")
             self._insist(not self.running, "reload with a sequence running")
+            raise_next(self.spec, "reload_weights")
+            before = self.weights, self.host_copy
+            if any(before):
+                self.weights = self.host_copy = 0
+                try:
+                    await self._backend.sleep(self.spec.wake_seconds)
+                    raise_next(self.spec, "refill")
+                except BaseException:
+                    self.tags, self.kv = frozenset(), self.kept
+                    raise
+                self.weights, self.host_copy = before
+            self._reply = self.spec.reply
 
     def footprint(self) -> Footprint:
         return Footprint(

@@ -177,6 +177,12 @@ class Fleet:
         levels = await asyncio.gather(*(self._put_to_sleep(model, level, mode) for model in models))
         return max(levels, default=DEEPEST)
 
+    async def reload_weights(self, name: str | None) -> None:
+        """Adopt the files as they are now, when what is in flight is over; without a name, of all. Who sleeps
+        goes on sleeping. Raises FilesRefused, and that model goes on as it is."""
+        models = list(self._models) if name is None else [self._models[name]]
+        await asyncio.gather(*(self._adopt_files(model) for model in models))
+
     async def reset_prefix_cache(self, name: str | None) -> None:
         """Of a model, or without a name of all. Those that sleep have none, and go on sleeping."""
         models = self._models if name is None else [self._models[name]]
@@ -297,6 +303,15 @@ class Fleet:
         if mode == "abort":
             model.queue.abort(_put_to_sleep)
         return await asyncio.shield(drain.done)
+
+    async def _adopt_files(self, model: ServedModel) -> None:
+        await model.quiet()
+        if not model.loaded and model.state is not State.FAILED:
+            return  # they are read when it is loaded
+        self._models.rouse(model)
+        adoption = model.adopt_by_hand()
+        self._planning.soon()
+        await asyncio.shield(adoption.done)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from engine import Engine, Estimate, Footprint, Level
 from gateway.config import ModelConfig
 from gateway.errors import ApiError, ModelWakeFailed
+from gateway.fleet.adoption import Adoption
 from gateway.fleet.cooldown import CoolDown
 from gateway.fleet.drain import Drain
 from gateway.fleet.events import Events, Transition, WakeRecord
@@ -38,6 +39,8 @@ class ModelState:
         self.drain: Drain | None = None
         self.hand: Drain | None = None
         """A sleep by hand: it is to come when nothing is in flight any more, not even suspended."""
+        self.adoption: Adoption | None = None
+        """Asked for by hand, to come before that sleep."""
         self.operation: asyncio.Task[None] | None = None
         self.target_bytes = 0
         """What it will hold on the device after what is under way."""
@@ -84,6 +87,11 @@ class ModelState:
         )
 
     @property
+    def by_hand(self) -> bool:
+        """Somebody waits until nothing is in flight any more."""
+        return self.hand is not None or self.adoption is not None
+
+    @property
     def leaving(self) -> bool:
         """It is served no more, and nothing is in flight that would keep it."""
         return self.gone is not None and not self.queue.active
@@ -92,7 +100,7 @@ class ModelState:
     def needs_plan(self) -> bool:
         """It waits for something that others may give it."""
         waits = self.state is not State.AWAKE and self.waiting_since is not None
-        return bool(waits or self.drain or self.hand)
+        return bool(waits or self.drain or self.by_hand)
 
     @property
     def at_rest(self) -> bool:
@@ -102,7 +110,7 @@ class ModelState:
             or self.queue.active
             or self.operation
             or self.drain
-            or self.hand
+            or self.by_hand
             or (self.gone and not self.closed)
         )
 
@@ -130,7 +138,7 @@ class ModelState:
 
     def sleep_deadline(self) -> float | None:
         """When it sleeps, or deepens its sleep, if nobody asks for it till then."""
-        if self.queue.waiting or self.queue.active or self.moving or self.drain or self.hand:
+        if self.queue.waiting or self.queue.active or self.moving or self.drain or self.by_hand:
             return None
         if self.config.pinned:
             return None

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from engine import ALL_TAGS, CheckpointError, DeviceError, Engine, OutOfMemory, Tag
 from gateway.config import ModelConfig
-from gateway.errors import ApiError
+from gateway.errors import ApiError, FilesRefused, ModelWakeFailed
 from gateway.fleet.budget import Opened
 from gateway.fleet.events import WakeRecord
 from gateway.fleet.model_state import ModelState
@@ -188,15 +188,44 @@ class Operations:
         await model.engine.suspend(keep_kv=False)
 
     async def adopt_files(self) -> None:
+        """After a failure."""
         model = self._model
         model.cool_down.clear()
         model.last_error = None
+        await self._adopt()
+        model.rest("config")
+
+    async def adopt_by_hand(self) -> None:
+        """Files that do not fit change nothing; weights that are lost over it are a failure."""
+        model, adoption = self._model, self._model.adoption
+        assert adoption is not None
+        began, before = model.now(), _weights(model)
+        try:
+            await self._adopt()
+            model.cool_down.clear()
+            model.last_error = None
+            adoption.succeed()
+        except BaseException as error:
+            if not isinstance(error, CheckpointError) or _weights(model) != before:
+                model.drain, model.held, model.level = None, NO_TAGS, 2 if model.loaded else None
+                adoption.fail(ModelWakeFailed(f"{model.name} has lost its weights over new ones"))
+                raise
+            logger.warning("%s: its files are not adopted: %s", model.name, error)
+            adoption.fail(FilesRefused(f"{model.name} goes on as it is: {error.reason}"))
+        finally:
+            model.adoption = None
+        if model.state is State.FAILED and not model.cool_down.failures:
+            model.rest("manual")
+        elif model.state is State.DRAINING and not (model.drain or model.hand):
+            model.enter(State.AWAKE, "manual", model.now() - began, before)
+
+    async def _adopt(self) -> None:
+        model = self._model
         if model.engine and model.loaded:
             await model.engine.reload_weights()
         elif model.engine:
             engine, model.engine = model.engine, None  # what it has read may be what was wrong
             await engine.close()
-        model.rest("config")
 
     async def trim_kv(self) -> None:
         model = self._model
@@ -206,3 +235,9 @@ class Operations:
         except Exception:
             logger.exception("%s: its KV could not be trimmed", model.name)
         model.kv_in_use = model.footprint().kv
+
+
+def _weights(model: ModelState) -> int:
+    """Bytes, wherever they are."""
+    footprint = model.footprint()
+    return footprint.weights + footprint.host_copy

@@ -15,6 +15,7 @@ from functools import partial
 from engine import ALL_TAGS, Engine, Level, Tag
 from gateway.config import ModelConfig
 from gateway.errors import ApiError, QueueFull
+from gateway.fleet.adoption import Adoption
 from gateway.fleet.budget import Opened
 from gateway.fleet.drain import Drain
 from gateway.fleet.events import Events
@@ -117,6 +118,12 @@ class ServedModel(ModelState):
         self._heed_hand()
         return hand
 
+    def adopt_by_hand(self) -> Adoption:
+        """Adopt the files as they are now, as soon as nothing is in flight; joins what is to come already."""
+        self.adoption = adoption = self.adoption or Adoption()
+        self._heed_hand()
+        return adoption
+
     def suspend(self, level: Level, bytes_asleep: int, *, keep_kv: bool) -> None:
         """Go to sleep at the end of the step under way. What is in flight goes on with the next wake."""
         self.turn_ended_at = self.now()
@@ -141,7 +148,7 @@ class ServedModel(ModelState):
 
     def resume(self) -> None:
         """Admit again: what the drain was for has gone."""
-        if self.state is State.DRAINING and not self.hand:
+        if self.state is State.DRAINING and not self.by_hand:
             self.enter(State.AWAKE, self.drain.cause if self.drain else "request")
         self.drain = None
         self._admit()
@@ -198,7 +205,9 @@ class ServedModel(ModelState):
         for drain in (self.hand, self.drain):
             if drain and not drain.committed:
                 drain.fail(ApiError(f"{self.name} is closed"))
-        self.hand = None
+        if self.adoption:
+            self.adoption.fail(ApiError(f"{self.name} is closed"))
+        self.hand = self.adoption = None
         if self.drain and not self.drain.committed:
             self.drain = None  # or it would begin when what is under way has ended
         under_way = self._operations.under_way
@@ -211,7 +220,7 @@ class ServedModel(ModelState):
         self.held, self.loaded, self.closed = NO_TAGS, False, True
 
     def _admit(self) -> None:
-        if self.drain is None and self.hand is None and self.state is not State.WAKING:
+        if self.drain is None and not self.by_hand and self.state is not State.WAKING:
             self.queue.admit(awake=self.state is State.AWAKE, held=self.held)
         if self.queue.active:
             self.last_used = self.now()
@@ -230,18 +239,26 @@ class ServedModel(ModelState):
             self._operations.begin(self._operations.sleep)
 
     def _heed_hand(self) -> None:
-        """Admit nobody any more, and sleep when nothing is in flight, however often it is suspended and goes
-        on till then."""
-        hand = self.hand
-        if hand is None or hand.level is None or self.operation is not None:
+        """Admit nobody any more, and do what is wanted when nothing is in flight, however often that is
+        suspended and goes on till then."""
+        if not self.by_hand or self.operation is not None:
             return
+        if self.state is State.AWAKE and (self.queue.active or self.adoption):
+            self.enter(State.DRAINING, "manual")
         if self.queue.active:
-            if self.state is State.AWAKE:
-                self.enter(State.DRAINING, "manual")
-        elif not self.held and (self.level is None or self.level >= hand.level):
-            self.hand = None
+            return
+        if self.adoption:
+            self.target_bytes = self.footprint().device
+            self._operations.begin(self._operations.adopt_by_hand)
+        elif self.hand:
+            self._sleep_by_hand(self.hand)
+
+    def _sleep_by_hand(self, hand: Drain) -> None:
+        """Nothing is in flight."""
+        assert hand.level is not None
+        self.hand = None
+        if not self.held and (self.level is None or self.level >= hand.level):
             hand.done.set_result(self.level or 2)
             self._admit()
         else:
-            self.hand = None
             self._go_to_sleep(hand)

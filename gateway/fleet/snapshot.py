@@ -56,7 +56,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """Both as in ``Usage``."""
     turn_ended_at: float = -math.inf
     by_hand: bool = False
-    """Somebody has asked it to sleep, and waits until nothing is in flight."""
+    """Somebody has asked it to sleep, or to adopt its files, and waits until nothing is in flight."""
     begun: bool = False
     """Its first wake has begun, and is as far as it comes without memory on the device."""
     due: bool = False

@@ -36,7 +36,7 @@ def seen_by_policy(model: ServedModel, now: float) -> Model:
         gaps=model.usage.gaps,
         wake_rates=model.usage.wake_rates,
         turn_ended_at=model.turn_ended_at,
-        by_hand=model.hand is not None,
+        by_hand=model.by_hand,
         begun=model.begun,
         due=model.is_due(),
     )

@@ -327,17 +327,37 @@ async def test_reload_of_another_shape_or_of_nothing_keeps_what_is_there(
     assert await collect(engine, prompt(9), greedy(5)) == expected
 
 
-async def test_reload_that_cannot_be_read_leaves_nothing_mixed(
-    copy: Path, tmp_path: Path, awake: OpenEngine, monkeypatch: pytest.MonkeyPatch
+async def test_reload_between_the_two_tags_of_a_wake_and_in_a_light_sleep(
+    copy: Path, tmp_path: Path, awake: OpenEngine
 ) -> None:
     engine = await awake(copy)
+    for seed, level in ((7, 2), (8, 1)):
+        other = make_checkpoint(tmp_path / str(seed), seed=seed)
+        expected = await collect(await awake(other), prompt(9), greedy(20))
+        await engine.sleep(level)  # type: ignore[arg-type]
+        await engine.wake(frozenset({"weights"}))
+        shutil.copy(other / FILE, copy / FILE)
+        await engine.reload_weights()
+        assert engine.footprint().kv == 0
+        await engine.wake(frozenset({"kv_cache"}))
+        assert await collect(engine, prompt(9), greedy(20)) == expected
+
+
+@pytest.mark.parametrize("asleep", [False, True])
+async def test_reload_that_cannot_be_read_leaves_nothing_mixed(
+    copy: Path, tmp_path: Path, awake: OpenEngine, monkeypatch: pytest.MonkeyPatch, asleep: bool
+) -> None:
+    engine = await awake(copy)
+    await collect(engine, prompt(9), greedy(1))
+    if asleep:
+        await engine.sleep(1)
     other = make_checkpoint(tmp_path / "other", seed=7)
     shutil.copy(other / FILE, copy / FILE)
     with monkeypatch.context() as patch:
         fail_reads(patch, OSError(errno.EIO, "Input/output error"))
         with pytest.raises(CheckpointError):
             await engine.reload_weights()
-    await engine.sleep(1)
+    assert committed(engine) == 0, "as after a sleep at level 2"
     await assert_wake_fails(engine, CheckpointError)
     await engine.reload_weights()
     await engine.wake()

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import ApiError
 from tests.gateway.fleet.rules import RULES
-from tests.mutants import reload_faults  # noqa: F401 adds its faults
+from tests.mutants import adoption_faults, reload_faults  # noqa: F401 add their faults
 from tests.mutants.fleet_faults import FAULTS
 
 

@@ -22,7 +22,7 @@ async def test_names_and_aliases() -> None:
             assert lease.engine is w.engine("a")
         with pytest.raises(ModelNotFound, match=r"'gpt-5'.*a, b"):
             w.fleet.resolve("gpt-5")
-        for call in (w.fleet.opened, w.fleet.sleep, w.fleet.wake):
+        for call in (w.fleet.opened, w.fleet.sleep, w.fleet.wake, w.fleet.reload_weights):
             with pytest.raises(ModelNotFound):
                 await call("gpt-5")
         with pytest.raises(ModelNotFound):

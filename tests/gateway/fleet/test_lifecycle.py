@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.gateway.fleet import reload_rules  # noqa: F401 adds its rules
+from tests.gateway.fleet import adoption_rules, reload_rules  # noqa: F401 add their rules
 from tests.gateway.fleet.rules import RULES
 
 

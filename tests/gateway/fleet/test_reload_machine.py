@@ -108,6 +108,14 @@ class ReloadMachine(RuleBasedStateMachine):
 
         self.run(begin())
 
+    @rule()
+    def adopt_by_hand(self) -> None:
+        async def begin() -> None:
+            self.hands.add(self.w.begin(self.w.fleet.reload_weights(None)))
+            await self.w.advance()
+
+        self.run(begin())
+
     @rule(name=NAMES)
     def break_next_wake(self, name: str) -> None:
         self.w.spec(name).failures["wake"] = [CheckpointError("gone")]

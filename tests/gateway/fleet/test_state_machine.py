@@ -115,6 +115,10 @@ class FleetMachine(RuleBasedStateMachine):
     def wake_by_hand(self, name: str, tags: frozenset[Tag]) -> None:
         self.by_hand(self.w.fleet.wake(name, tags))
 
+    @rule(name=st.one_of(st.none(), NAMES))
+    def reload_by_hand(self, name: str | None) -> None:
+        self.by_hand(self.w.fleet.reload_weights(name))
+
     def by_hand(self, work: Coroutine[Any, Any, Any]) -> None:
         async def begin() -> None:
             self.hands.add(self.w.begin(work))
@@ -130,6 +134,10 @@ class FleetMachine(RuleBasedStateMachine):
             "device": DeviceError("a copy failed"),
         }
         self.w.spec(name).failures["wake"] = [errors[kind]] * times
+
+    @rule(name=NAMES, step=st.sampled_from(["reload_weights", "refill"]))
+    def break_next_reload(self, name: str, step: Literal["reload_weights", "refill"]) -> None:
+        self.w.spec(name).failures[step] = [CheckpointError("gone")]
 
     @rule(name=NAMES)
     def break_next_generation(self, name: str) -> None:
