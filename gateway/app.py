@@ -11,6 +11,7 @@ from litestar.di import Provide
 from gateway.api.access import Access
 from gateway.api.chat_completions import chat_completions
 from gateway.api.client import Abortable
+from gateway.api.collective_rpc import collective_rpc
 from gateway.api.completions import completions
 from gateway.api.embeddings import embeddings
 from gateway.api.errors import handle_exception
@@ -53,6 +54,7 @@ def create_app(fleet: Fleet) -> Litestar:
             sleep,
             wake_up,
             is_sleeping,
+            collective_rpc,
             reset_prefix_cache,
             health,
             ready,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from litestar import Request, Response
@@ -24,6 +24,9 @@ from gateway.errors import ApiError, BodyTooLarge, InvalidRequest, MethodNotAllo
 
 logger = logging.getLogger("dormouse.api")
 
+_LONGEST: Final = 4000
+"""Characters of a message, which may name what a client has sent."""
+
 
 def as_api_error(error: Exception) -> ApiError:
     """What a client is told of ``error``. What it is not told is logged."""
@@ -42,7 +45,8 @@ def as_api_error(error: Exception) -> ApiError:
 
 
 def error_json(error: ApiError) -> bytes:
-    body = ErrorBody(message=error.message, type=error.type, param=error.param, code=error.code)
+    message = error.message[:_LONGEST]
+    body = ErrorBody(message=message, type=error.type, param=error.param, code=error.code)
     return msgspec.json.encode(ErrorResponse(body))
 
 

@@ -16,8 +16,6 @@ from gateway.units import parse_duration
 
 _YEAR: Final = 365 * 86400.0
 _TOKEN_ID: Final = re.compile(r"-?[0-9]{1,19}")
-_NAMED: Final = 2000
-"""Characters that a message has for what is wrong, however much that is."""
 
 
 def sampling_params(
@@ -88,7 +86,7 @@ def keep_alive_seconds(value: float | str | None) -> float | None:
 def _logit_bias(request: GenerationRequest, info: ModelInfo) -> dict[int, float]:
     asked = request.logit_bias or {}
     if strangers := [key for key in asked if not _TOKEN_ID.fullmatch(key)]:
-        named = ", ".join(map(repr, strangers))[:_NAMED]
+        named = ", ".join(map(repr, strangers))
         raise InvalidRequest(f"logit_bias has keys that are no token ids: {named}", param="logit_bias")
     bias = {int(token_id): value for token_id, value in asked.items()}
     check_vocabulary(info, list(bias), param="logit_bias")

@@ -21,7 +21,12 @@ USER = [
     ("GET", "/api/status"),
     ("GET", "/is_sleeping"),
 ]
-ADMIN = [("POST", "/sleep"), ("POST", "/reset_prefix_cache"), ("POST", "/wake_up")]
+ADMIN = [
+    ("POST", "/sleep"),
+    ("POST", "/reset_prefix_cache"),
+    ("POST", "/wake_up"),
+    ("POST", "/collective_rpc"),
+]
 
 REFUSED = 401
 

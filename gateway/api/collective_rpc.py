@@ -1,0 +1,43 @@
+"""vLLM's ``POST /collective_rpc``, of whose methods ``reload_weights`` alone is served."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, post
+from litestar.di import NamedDependency
+
+from gateway.api.decode import decode_body
+from gateway.api.keys import ADMIN
+from gateway.api.schema.collective_rpc import RpcRequest, RpcResponse
+from gateway.errors import InvalidRequest, WaitTimeout
+from gateway.fleet import Fleet
+
+METHOD: Final = "reload_weights"
+
+_DECODER = msgspec.json.Decoder(RpcRequest)
+
+
+@post("/collective_rpc", status_code=200, opt=ADMIN)
+async def collective_rpc(request: Request[Any, Any, Any], fleet: NamedDependency[Fleet]) -> RpcResponse:
+    wanted = await decode_body(request, _DECODER)
+    check(wanted)
+    name = None if wanted.model is None else fleet.resolve(wanted.model).name
+    try:
+        async with asyncio.timeout(wanted.timeout):
+            await fleet.reload_weights(name)
+    except TimeoutError:
+        raise WaitTimeout(
+            f"{METHOD} takes longer than {wanted.timeout:g} s, and goes on", retry_after=5.0
+        ) from None
+    return RpcResponse(results=[None])
+
+
+def check(request: RpcRequest) -> None:
+    if request.method != METHOD:
+        raise InvalidRequest(f"method {request.method!r} is not served: {METHOD} is", param="method")
+    for param in ("args", "kwargs"):
+        if getattr(request, param):
+            raise InvalidRequest(f"{METHOD} takes no {param}: it reads the model's own files", param=param)
