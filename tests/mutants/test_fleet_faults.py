@@ -20,4 +20,4 @@ def test_every_rule_has_its_fault() -> None:
 async def test_fault_is_caught(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[rule](monkeypatch)
     with pytest.raises((AssertionError, ApiError, asyncio.InvalidStateError, TimeoutError)):
-        await asyncio.wait_for(RULES[rule](), timeout=20.0)
+        await asyncio.wait_for(RULES[rule](), timeout=5.0)
