@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Final
 
 import tokenizers
 
 from engine.types import CheckpointError
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a batch of one needs no threads of its own
+
+_LONG: Final = 1000
+"""Tokens whose text takes longer to make than another thread should wait."""
 
 _CONTEXT = 6
 _HALF = 3
@@ -61,9 +68,13 @@ class Tokenizer:
         return self._tokenizer.id_to_token(token_id) or ""
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        # Of the ways to encode, those of batches alone let other threads run meanwhile.
+        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        return encoding.ids
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        if len(token_ids) > _LONG:
+            return self._tokenizer.decode_batch([token_ids], skip_special_tokens=skip_special_tokens)[0]
         return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
     def decode_showing(self, token_ids: Sequence[int], shown: frozenset[int]) -> str:

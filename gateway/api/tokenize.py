@@ -4,14 +4,14 @@ models of any kind."""
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from litestar import Request, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
-from engine import Engine
+from engine import Engine, ModelInfo
 from gateway.api.chat_completions import check
 from gateway.api.chat_prompt import render, template_of, template_variables
 from gateway.api.decode import decode_body
@@ -27,6 +27,9 @@ from gateway.api.tools import offered_tools
 from gateway.config import ModelConfig
 from gateway.errors import InvalidRequest
 from gateway.fleet import Fleet
+
+MAX_SIZE: Final = 2**20
+"""Bytes of a text, or tokens, that may be more than the context holds."""
 
 _TOKENIZE = msgspec.json.Decoder(TokenizeRequest)
 _DETOKENIZE = msgspec.json.Decoder(DetokenizeRequest)
@@ -94,6 +97,7 @@ def _tokenize(
         variables = template_variables(chat, constrained=False)
         text = render(template_of(model, engine), chat, engine, offered_tools(chat), variables)
         special = bool(request.add_special_tokens)
+    _check_size(engine.info, len(text.encode()), "bytes", "prompt" if chat is None else "messages")
     tokens = engine.encode(text, add_special_tokens=special)
     return TokenizeResponse(
         count=len(tokens),
@@ -104,5 +108,13 @@ def _tokenize(
 
 
 def _detokenize(tokens: list[int], engine: Engine) -> DetokenizeResponse:
+    _check_size(engine.info, len(tokens), "tokens", "tokens")
     check_vocabulary(engine.info, tokens, param="tokens")
     return DetokenizeResponse(prompt=engine.decode(tokens, skip_special_tokens=False))
+
+
+def _check_size(info: ModelInfo, size: int, unit: str, param: str) -> None:
+    """Whatever may be a prompt is welcome, and what is not very much longer."""
+    most = max(MAX_SIZE, info.max_model_len * info.longest_token_bytes)
+    if size > most:
+        raise InvalidRequest(f"{param} has {size} {unit}, and at most {most} are taken at once", param=param)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,27 @@ def test_a_token_is_spelt_as_in_the_vocabulary(byte_level: Tokenizer, fallback: 
     assert [fallback.token(token) for token in fallback.encode("aé")] == ["▁", "a", "é"]
     assert (byte_level.token(0), fallback.token(3 + 0xE9)) == ("<|end|>", "<0xE9>")
     assert byte_level.token(10**6) == ""
+
+
+def test_a_long_text_holds_up_no_other_thread(byte_level: Tokenizer) -> None:
+    ticks, over = [0], threading.Event()
+
+    def tick() -> None:
+        while not over.wait(0.001):
+            ticks[0] += 1
+
+    text = "the dormouse sleeps " * 100_000
+    ids = byte_level.encode(text)
+    for work in (lambda: byte_level.encode(text), lambda: byte_level.decode(ids)):
+        ticks[0] = 0
+        over.clear()
+        other = threading.Thread(target=tick)
+        other.start()
+        work()
+        over.set()
+        other.join()
+        assert ticks[0] > 5
+    assert byte_level.decode(ids) == text
 
 
 def test_a_damaged_file_is_a_checkpoint_error(directory: Path) -> None:

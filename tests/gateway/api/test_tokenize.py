@@ -79,6 +79,18 @@ async def test_a_text_longer_than_the_context(gateway: Gateway) -> None:
     assert (await tokenize(gateway, prompt="x" * 5000)).json["count"] == 5001
 
 
+async def test_a_text_that_takes_too_long(gateway: Gateway) -> None:
+    for path, body, param in (
+        ("/tokenize", {"prompt": "é" * 2**19 + "x"}, "prompt"),
+        ("/tokenize", {"messages": [{"role": "user", "content": "x" * 2**20}]}, "messages"),
+        ("/detokenize", {"tokens": [97] * (2**20 + 1)}, "tokens"),
+    ):
+        reply = await gateway.post(path, {"model": "alpha", **body})
+        assert (reply.status, reply.error["param"]) == (400, param)
+        assert str(2**20) in reply.error["message"]
+    assert (await tokenize(gateway, prompt="é" * 2**19)).status == 200
+
+
 async def test_and_back(gateway: Gateway) -> None:
     assert (await detokenize(gateway, [*b"hi"])).json == {"prompt": "hi"}
     assert (await detokenize(gateway, [])).json == {"prompt": ""}
