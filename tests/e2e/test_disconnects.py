@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
 from pathlib import Path
 
@@ -97,6 +98,34 @@ def test_one_who_stops_reading_is_cut(tmp_path: Path, checkpoints: dict[str, Pat
             assert b"[DONE]" in read_to_the_end(reader), "the other goes on"
             all_gone(server, 60)
             assert b"[DONE]" not in read_to_the_end(stalled), "it was cut before its end"
+
+
+def test_those_who_do_not_read_hold_up_nobody_and_cost_little_memory(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    clients, tokens, token_bytes = 10, 700, 4096
+    patient = config(checkpoints, "tiny-a", prefix_cache=False).replace("1s", "60s")
+    with running(tmp_path, patient, OMP_NUM_THREADS="1") as server:
+        assert server.process
+        body = {"max_tokens": tokens, "logprobs": 1}
+        with open_request(server, stream=True, **body) as reader:
+            read_to_the_end(reader)
+        before = resident_bytes(server.process.pid)
+        stalled = [open_request(server, stream=True, receive_buffer=4096, **body) for _ in range(clients)]
+        for client in stalled:
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+        with open_request(server, stream=True, max_tokens=300) as reader:
+            assert b"[DONE]" in read_to_the_end(reader)
+        server.wait_until(lambda: server.status("slow")["kv_bytes"] < 2**22, "they still generate", 60)
+        assert server.status("slow")["in_flight"] == clients
+        assert resident_bytes(server.process.pid) - before < clients * tokens * token_bytes
+        for client in stalled:
+            client.close()
+        all_gone(server)
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def read_to_the_end(client: socket.socket) -> bytes:
