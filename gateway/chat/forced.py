@@ -14,6 +14,8 @@ from gateway.chat.thinking import Thinking
 
 _SPACES: Final = r"[\x20\x0A]{0,8}"
 """Between the parts of a call's JSON."""
+_MOST_CALLS: Final = 16
+"""Of an answer: a weak model would go on for ever."""
 _ANYTHING: Final = "/(?s:.*)/"
 _GAP: Final = r"/\n{0,2}/"
 
@@ -41,7 +43,7 @@ class LarkWriter:
         """The rule ``calls``: one call of these functions, or ``several``."""
         names = [f"call_{at}" for at in range(len(functions))]
         between = layout.between if several else None
-        more = "" if between is None else f" ({self.text(between)} call)*"
+        more = "" if between is None else f" ({self.text(between)} call){{0,{_MOST_CALLS - 1}}}"
         lines = [
             f"calls: {self.text(layout.before)} call{more} {self.text(layout.after)}",
             f"call: {' | '.join(names)}",

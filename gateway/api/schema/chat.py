@@ -56,12 +56,20 @@ class ChatCompletionRequest(GenerationRequest, frozen=True, kw_only=True):
 
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    modalities: list[Literal["text"]] | None = None
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     functions: list[dict[str, Any]] | None = None
     function_call: str | dict[str, Any] | None = None
+
+    modalities: list[Literal["text"]] | None = None
+    """This and what follows is accepted and changes nothing."""
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
 
 
 class AnswerMessage(Struct, frozen=True, kw_only=True):

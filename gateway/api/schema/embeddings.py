@@ -14,6 +14,7 @@ class EmbeddingRequest(Struct, frozen=True, kw_only=True):
 
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
+    user: str | None = None
     keep_alive: float | str | None = None
     """Idle timeout until the next request: seconds or a duration; negative: never."""
 

@@ -39,6 +39,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     echo: bool | None = None
+    user: str | None = None
+    """Accepted, and changes nothing."""
     keep_alive: float | str | None = None
     """Idle timeout until the next request: seconds or a duration; negative: never."""
 

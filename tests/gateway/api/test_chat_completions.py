@@ -233,6 +233,11 @@ async def test_what_is_not_supported_yet_is_refused(
         ({"max_completion_tokens": -1}, "max_completion_tokens"),
         ({"max_tokens": 5, "min_tokens": 6}, "min_tokens"),
         ({"seed": 2**63}, "seed"),
+        ({"user": 1}, "user"),
+        ({"store": "yes"}, "store"),
+        ({"metadata": "x"}, "metadata"),
+        ({"modalities": ["text", "audio"]}, "modalities[1]"),
+        ({"verbosity": "loud"}, "verbosity"),
         ({"seed": -(2**63) - 1}, "seed"),
         ({"stop": ""}, "stop"),
         ({"stop": [1]}, "stop[0]"),
@@ -294,6 +299,22 @@ async def test_text_parts_and_history(gateway: Gateway) -> None:
         '<system>Be brief.</system><user>hello</user><assistant><tool_call>\n{"name": "add", "arguments": {}}'
         "\n</tool_call></assistant><user><tool_response>\n3\n</tool_response></user><assistant>"
     )
+
+
+async def test_what_concerns_openai_alone_is_accepted(gateway: Gateway) -> None:
+    reply = await gateway.chat(
+        user="me",
+        store=True,
+        metadata={"a": "b"},
+        service_tier="auto",
+        modalities=["text"],
+        verbosity="low",
+        prompt_cache_key="k",
+        safety_identifier="s",
+        prediction={"type": "content", "content": "Hello!"},
+        thinking={"type": "enabled"},
+    )
+    assert reply.status == 200
 
 
 async def test_continue_final_message(gateway: Gateway) -> None:

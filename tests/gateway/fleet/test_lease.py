@@ -57,6 +57,25 @@ async def test_stream_read_by_another_task_is_cut_when_the_lease_ends() -> None:
         assert isinstance(reading[0].exception(), ApiError)
 
 
+async def test_cut_twice_it_ends_with_the_error() -> None:
+    async with world({"a": SLOW}) as w:
+
+        async def read() -> None:
+            async with w.fleet.lease("a") as lease:
+                leases.append(lease)
+                async for _ in lease.generate(request()):
+                    pass
+
+        leases: list[Lease] = []
+        reading = asyncio.create_task(read())
+        await w.advance(2.0)
+        for _ in range(2):
+            leases[0]._ticket.abort(ApiError("enough"))
+        await w.advance(1.0)
+        assert isinstance(reading.exception(), ApiError)
+        assert nothing_is_left(w)
+
+
 async def test_several_streams_of_one_lease() -> None:
     async with world({"a": SLOW}) as w:
 

@@ -1,0 +1,176 @@
+"""Planted faults between the engine's tokens and the client's chunks, and the test that must catch each."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from gateway.api import chat_prompt, dialect
+from gateway.api.answer import Answer
+from gateway.api.client import Client
+from gateway.chat import forced, json_schema, template
+from gateway.chat.forced import LarkWriter
+from gateway.chat.reader import Reader, _ValueScan
+from gateway.chat.splitter import Splitter
+from gateway.chat.thinking import Thinking
+from gateway.fleet.lease import Lease
+from tests.gateway.api import caller
+
+Fault = Callable[[pytest.MonkeyPatch], None]
+FAULTS: dict[str, tuple[Fault, str]] = {}
+
+
+def caught_by(test: str) -> Callable[[Fault], Fault]:
+    """``test``: file and name below tests/gateway."""
+
+    def plant(fault: Fault) -> Fault:
+        FAULTS[fault.__name__] = (fault, f"tests/gateway/{test}")
+        return fault
+
+    return plant
+
+
+# Telling an answer's text apart
+
+
+@caught_by("chat/test_splitter.py::test_where_it_is_cut_makes_no_difference")
+def half_a_mark_is_given_out_as_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reader, "_certain", lambda self, markers, trim: len(self._text))
+
+
+@caught_by("chat/test_splitter.py::test_every_format")
+def the_space_before_a_call_is_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Reader.until
+    monkeypatch.setattr(Reader, "until", lambda self, markers, wrap, trim=False: real(self, markers, wrap))
+
+
+@caught_by("chat/test_splitter.py::test_every_format")
+def a_quoted_quote_ends_a_string(monkeypatch: pytest.MonkeyPatch) -> None:
+    def string(self: Any, char: str) -> None:
+        if char == self._quote:
+            self._quote = ""
+
+    monkeypatch.setattr(_ValueScan, "_string", string)
+
+
+@caught_by("chat/test_splitter.py::test_of_a_call_cut_off_anywhere_nothing_is_content")
+def what_is_left_of_a_call_that_was_cut_off_is_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Splitter.end
+    monkeypatch.setattr(Splitter, "end", lambda self, cut=False: real(self))
+
+
+@caught_by("chat/test_splitter.py::test_reasoning_that_the_prompt_has_begun")
+def reasoning_begins_with_its_mark_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Thinking.read
+    monkeypatch.setattr(Thinking, "read", lambda self, reader, opened: real(self, reader, opened=False))
+
+
+@caught_by("api/test_tools.py::test_of_a_forced_call_that_the_length_cuts_off_nothing_is_content")
+def half_a_forced_call_is_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Answer.__init__
+
+    def init(self: Answer, style: Any, **options: Any) -> None:
+        real(self, style, **{**options, "calls_only": False})
+
+    monkeypatch.setattr(Answer, "__init__", init)
+
+
+@caught_by("api/test_tools.py::test_one_call_where_clients_want_no_more")
+def all_calls_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Answer.__init__
+
+    def init(self: Answer, style: Any, **options: Any) -> None:
+        real(self, style, **{**options, "parallel": True})
+
+    monkeypatch.setattr(Answer, "__init__", init)
+
+
+@caught_by("api/test_tools.py::test_a_call")
+def calls_end_with_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Answer, "finish_reason", lambda self, reason: reason)
+
+
+# What the model is told and held to
+
+
+@caught_by("chat/test_forced.py::test_calls")
+def marks_are_written_as_text_in_grammars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LarkWriter, "__init__", _without_tokens)
+
+
+def _without_tokens(self: LarkWriter, tokens: Mapping[str, int]) -> None:
+    self._tokens, self._split = {}, re.compile("(?!)")
+
+
+@caught_by("chat/test_forced.py::test_after_the_reasoning_a_call_or_the_form")
+def reasoning_is_forbidden_where_the_prompt_has_begun_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = LarkWriter.frame
+
+    def frame(self: LarkWriter, *, body: Any, thinking: Any, opened: bool, content: str = "") -> str:
+        return real(self, body=body, thinking=None, opened=opened, content=content)
+
+    monkeypatch.setattr(LarkWriter, "frame", frame)
+
+
+@caught_by("chat/test_json_schema.py::test_what_is_said_in_several_places_stays_as_it_is")
+def every_object_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_schema, "_combines", lambda schema: False)
+
+
+@caught_by("chat/test_json_schema.py::test_numbers_are_those_that_every_reader_holds")
+def numbers_have_no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_schema, "_number_limits", lambda schema: {})
+
+
+@caught_by("api/test_reasoning.py::test_whether_it_is_told_to")
+def who_is_held_to_a_form_reasons_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = chat_prompt.template_variables
+
+    def variables(request: Any, *, constrained: bool) -> dict[str, Any]:
+        return real(request, constrained=False)
+
+    monkeypatch.setattr(chat_prompt, "template_variables", variables)
+
+
+@caught_by("api/test_tools.py::test_one_that_knows_none_is_told_in_words")
+def who_knows_no_tools_is_told_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "tools_in_words", lambda messages, tools: messages)
+
+
+@caught_by("api/test_reasoning.py::test_the_configuration_may_name_the_marks")
+def the_configured_marks_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialect, "_thinking", lambda model, template, tools: template.thinking)
+
+
+@caught_by("chat/test_forced.py::test_calls")
+def only_one_call_is_ever_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forced, "_MOST_CALLS", 1)
+
+
+# Clients that leave and stall
+
+
+@caught_by("api/test_streaming.py::test_a_stream_that_stalls_in_the_middle_is_cut")
+def nobody_watches_for_clients_that_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stalled(self: Client) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(Client, "_stalled", stalled)
+    monkeypatch.setattr(caller, "PATIENCE", 1.0)
+
+
+@caught_by("fleet/test_lease.py::test_cut_twice_it_ends_with_the_error")
+def a_wait_is_cancelled_each_time_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks: dict[Any, asyncio.Task[Any]] = {}
+
+    def cut(self: Lease) -> None:
+        for stream, task in self._waiting.items():
+            tasks[stream] = task or tasks[stream]
+            self._waiting[stream] = None
+            tasks[stream].cancel()
+
+    monkeypatch.setattr(Lease, "cut", cut)
