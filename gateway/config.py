@@ -16,6 +16,7 @@ Level = Literal["auto", 1, 2]
 ToolParser = Literal[
     "hermes",
     "qwen3_coder",
+    "qwen3_xml",
     "llama3_json",
     "llama4_json",
     "pythonic",
@@ -27,8 +28,19 @@ ToolParser = Literal[
     "deepseek_v31",
     "openai",
 ]
-"""vLLM's names, where it has the same."""
-ReasoningParser = Literal["none", "think", "thinking", "mistral", "seed", "cohere", "granite"]
+"""vLLM's names, where it has the same, as in what follows."""
+ReasoningParser = Literal[
+    "none",
+    "think",
+    "deepseek_r1",
+    "qwen3",
+    "olmo3",
+    "thinking",
+    "mistral",
+    "seed_oss",
+    "cohere",
+    "granite",
+]
 
 
 @dataclass(frozen=True, slots=True)

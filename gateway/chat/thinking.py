@@ -35,12 +35,16 @@ class Thinking:
         yield from reader.skip_space()
 
 
+_THINK: Final = Thinking("<think>", "</think>")
 THINKING: Final[Mapping[ReasoningParser, Thinking | None]] = {
     "none": None,
-    "think": Thinking("<think>", "</think>"),
+    "think": _THINK,
+    "deepseek_r1": _THINK,
+    "qwen3": _THINK,
+    "olmo3": _THINK,
     "thinking": Thinking("<thinking>", "</thinking>"),
     "mistral": Thinking("[THINK]", "[/THINK]"),
-    "seed": Thinking("<seed:think>", "</seed:think>"),
+    "seed_oss": Thinking("<seed:think>", "</seed:think>"),
     "cohere": Thinking("<|START_THINKING|>", "<|END_THINKING|>"),
     "granite": Thinking("Here is my thought process:", "Here is my response:"),
 }

@@ -57,6 +57,8 @@ max_model_len = 128
 max_running = 2
 prefix_cache = false
 chat_template = "template.jinja"
+tool_parser = "hermes"
+reasoning_parser = "qwen3"
 sampling = { temperature = 0.5, top_p = 0.9, top_k = 5, min_p = 0.1, repetition_penalty = 1.1 }
 """
 
@@ -134,6 +136,8 @@ def test_every_key_reaches_the_configuration(home: Path, monkeypatch: pytest.Mon
                 max_running=2,
                 prefix_cache=False,
                 chat_template="{{ messages }}",
+                tool_parser="hermes",
+                reasoning_parser="qwen3",
                 sampling={
                     "temperature": 0.5,
                     "top_p": 0.9,
@@ -228,6 +232,8 @@ def test_variables_with_and_without_defaults(home: Path, monkeypatch: pytest.Mon
             "models.demo.sampling.repetition_penalty: expected a number > 0",
         ),
         ("sampling = { top_p = 2 }", "models.demo.sampling.top_p: expected a number <= 1"),
+        ("tool_parser = 'hermess'", "models.demo.tool_parser: invalid enum value 'hermess', expected one of"),
+        ("reasoning_parser = 3", "models.demo.reasoning_parser: expected a string"),
         ("chat_template = 'none.jinja'", "models.demo.chat_template: cannot read "),
         ("aliases = ['demo']", "models.demo.aliases: 'demo' is already the name of a model"),
     ],

@@ -18,6 +18,7 @@ from gateway.config import ToolParser
 FORMATS: Final[Mapping[ToolParser, ToolFormat]] = {
     "hermes": HERMES,
     "qwen3_coder": QWEN_CODER,
+    "qwen3_xml": QWEN_CODER,
     "llama3_json": LLAMA,
     "llama4_json": LLAMA,
     "pythonic": LLAMA,
