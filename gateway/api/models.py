@@ -31,6 +31,7 @@ async def get_model(request: Request[Any, Any, Any], fleet: NamedDependency[Flee
 def _wire(status: ModelStatus) -> Model:
     return Model(
         id=status.name,
+        root=status.name,
         created=_STARTED,
         status=ModelState(value=status.state, level=status.level),
         aliases=list(status.aliases),

@@ -39,7 +39,9 @@ class Roster:
         return model
 
     def not_found(self, name: str) -> ModelNotFound:
-        return ModelNotFound(f"there is no model {name!r}; there is: {', '.join(self._models) or 'none'}")
+        return ModelNotFound(
+            f"The model `{name}` does not exist; there is: {', '.join(self._models) or 'none'}"
+        )
 
     def get(self, name: str) -> ServedModel | None:
         """As above; also one that leaves, by the name that it has for that."""

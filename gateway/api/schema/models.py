@@ -22,6 +22,8 @@ class Model(Struct, frozen=True, kw_only=True):
     aliases: list[str]
     max_model_len: int | None
     owned_by: str = "dormouse"
+    root: str
+    """The id, as in vLLM of a model without adapters."""
 
 
 class ModelList(Struct, frozen=True, kw_only=True):

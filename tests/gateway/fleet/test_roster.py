@@ -76,7 +76,7 @@ async def test_what_models_at_rest_keep_is_counted() -> None:
 async def test_an_unknown_name_is_answered_with_those_there_are() -> None:
     async with world(fleet_of(2), m0={"aliases": ("other",)}) as w:
         assert w.fleet.resolve("other").name == "m0"
-        with pytest.raises(ModelNotFound, match="there is no model 'm2'; there is: m0, m1"):
+        with pytest.raises(ModelNotFound, match="The model `m2` does not exist; there is: m0, m1"):
             w.fleet.resolve("m2")
 
 
