@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,12 +17,15 @@ from numpy.typing import NDArray
 
 from engine.types import SamplingParams
 
+_LEAST: Final = 1e-6
+
 
 class History:
     """One sequence's tokens as its penalties need them, counted as they come."""
 
     def __init__(self, params: SamplingParams, prompt_ids: Sequence[int]) -> None:
-        self.repetition = params.repetition_penalty
+        # Within what keeps logits finite: one row that is not fails the whole step.
+        self.repetition = min(max(params.repetition_penalty, _LEAST), 1 / _LEAST)
         self._presence = params.presence_penalty
         self._frequency = params.frequency_penalty
         self._bias = params.logit_bias

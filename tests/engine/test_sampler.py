@@ -260,6 +260,19 @@ def test_the_repetition_penalty_is_that_of_transformers(penalty: float) -> None:
     assert tokens_of(logits.clone(), rows) == tokens_of(expected, plain)
 
 
+@pytest.mark.parametrize("penalty", [5e-324, 1e-30, 1e30, 1.7e308])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_most_extreme_penalties_are_survived(penalty: float, temperature: float) -> None:
+    logits = torch.tensor([[3.0, -3.0, 0.0, 1.0]] * 2)
+    extreme = row(params(temperature=temperature, repetition_penalty=penalty), prompt_ids=(0, 1, 2))
+    plain = row(params(temperature=temperature), seed=1)
+    alone = sample(logits[1:].clone(), [plain])
+    token, neighbour = sample(logits, [extreme, plain])
+    assert logits.isfinite().all()
+    assert token.token_id == 0 if penalty < 1 else token.token_id != 1
+    assert neighbour == alone[0]
+
+
 def test_the_penalty_of_one_row_leaves_the_others_and_lifts_no_ban() -> None:
     strict = params(temperature=0, repetition_penalty=4.0)
     rows = [row(strict, prompt_ids=[0]), row(params(temperature=0), prompt_ids=[0])]
