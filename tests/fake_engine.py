@@ -220,7 +220,7 @@ class FakeEngine:
         """What is malformed is so to this engine, too: JSON that is none, or a parenthesis left open."""
         try:
             json.loads(constraint.value if constraint.kind == "json_schema" else "{}")  # type: ignore[arg-type]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RequestError(f"the constraint is malformed: {error}") from None
         value = constraint.value
         if constraint.kind in ("regex", "grammar") and value.count("(") != value.count(")"):

@@ -59,10 +59,11 @@ def error_headers(error: ApiError) -> dict[str, str]:
 def handle_exception(_: Request[Any, Any, Any], exception: Exception) -> Response[bytes]:
     """Litestar's handler for whatever a route or the routing raises."""
     error = as_api_error(exception)
+    allowed = exception.headers if isinstance(exception, MethodNotAllowedException) else None
     return Response(
         error_json(error),
         status_code=error.status,
-        headers=error_headers(error),
+        headers={**error_headers(error), **(allowed or {})},
         media_type="application/json",
     )
 

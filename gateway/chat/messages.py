@@ -7,10 +7,11 @@ know the role ``developer``. A client need not care; what cannot be brought into
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from gateway.errors import InvalidRequest
 
@@ -97,8 +98,8 @@ def _tool_call(call: Mapping[str, Any], where: str) -> dict[str, Any]:
     arguments = function.get("arguments") or "{}"
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments)
-        except ValueError:
+            arguments = msgspec.json.decode(arguments)
+        except (msgspec.DecodeError, RecursionError):
             raise InvalidRequest(
                 "arguments are not valid JSON", param=f"{where}.function.arguments"
             ) from None

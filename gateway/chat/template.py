@@ -35,7 +35,9 @@ class ChatTemplate:
         try:
             self._template = _ENVIRONMENT.from_string(source)
         except jinja2.TemplateSyntaxError as error:
-            raise InvalidRequest(f"the model's chat template is broken: {error.message}") from error
+            raise InvalidRequest(
+                f"the model's chat template is broken: {error.message}", param="model"
+            ) from error
 
     @cached_property
     def style(self) -> MessageStyle:

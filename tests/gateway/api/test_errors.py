@@ -39,6 +39,15 @@ async def test_deep_nesting_is_refused(gateway: Gateway) -> None:
     assert (reply.status, reply.error["param"]) == (400, "body")
 
 
+async def test_deep_nesting_within_a_text_is_refused(gateway: Gateway) -> None:
+    call = {"function": {"name": "f", "arguments": "[" * 100_000 + "]" * 100_000}}
+    reply = await gateway.chat(messages=[{"role": "assistant", "tool_calls": [call]}])
+    param = "messages[0].tool_calls[0].function.arguments"
+    assert (reply.status, reply.error["param"]) == (400, param)
+    reply = await gateway.chat(guided_json="[" * 100_000)
+    assert (reply.status, reply.error["param"]) == (400, "guided_json")
+
+
 async def test_another_content_type_is_refused(gateway: Gateway) -> None:
     reply = await gateway.post(CHAT, chat_body(), headers={"content-type": "text/plain"})
     assert (reply.status, reply.error["param"]) == (400, "content-type")
@@ -55,6 +64,13 @@ async def test_a_body_too_large() -> None:
         assert (await gateway.post(CHAT, chat_body())).status == 200
 
 
+async def test_what_is_quoted_in_an_error_is_cut(gateway: Gateway) -> None:
+    for field in ("model", "keep_alive"):
+        reply = await gateway.post(CHAT, chat_body(**{field: "\0" * 100_000}))
+        assert reply.status in (400, 404) and reply.error["param"] == field
+        assert len(reply.body) < 32_000
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [("GET", "/nowhere", 404), ("POST", "/v1/responses", 404), ("GET", CHAT, 405), ("POST", "/health", 405)],
@@ -64,6 +80,11 @@ async def test_no_such_route(gateway: Gateway, method: str, path: str, status: i
     assert reply.status == status
     assert reply.error["type"] == "invalid_request_error"
     assert "x-request-id" in reply.headers
+
+
+async def test_another_method_is_told_which_there_are(gateway: Gateway) -> None:
+    assert {*(await gateway.get(CHAT)).headers["allow"].split(", ")} == {"POST", "OPTIONS"}
+    assert {*(await gateway.post("/health")).headers["allow"].split(", ")} == {"GET", "OPTIONS"}
 
 
 async def test_queue_full() -> None:

@@ -108,8 +108,11 @@ def test_tool_call_arguments_become_objects_and_tojson_is_plain() -> None:
     assert '<tool_call>{"name": "add", "arguments": {"a": "<ü>"}}</tool_call>' in prompt
 
 
-def test_broken_tool_call_arguments_are_the_clients_fault() -> None:
-    call = {"type": "function", "function": {"name": "add", "arguments": "{"}}
+@pytest.mark.parametrize(
+    "arguments", ["{", '{"a": NaN}', '{"a": "\\ud800"}', pytest.param("[" * 10_000 + "]" * 10_000, id="deep")]
+)
+def test_broken_tool_call_arguments_are_the_clients_fault(arguments: str) -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": arguments}}
     with pytest.raises(InvalidRequest) as caught:
         render(CHATML_LIKE, user("Hi"), assistant(None, tool_calls=[call]))
     assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
@@ -193,8 +196,9 @@ def test_a_template_that_fails_or_reaches_out_is_a_bad_request(source: str) -> N
 
 
 def test_a_broken_template_is_a_clear_error() -> None:
-    with pytest.raises(InvalidRequest, match="chat template is broken"):
+    with pytest.raises(InvalidRequest, match="chat template is broken") as caught:
         ChatTemplate("{% for %}")
+    assert caught.value.param == "model"
 
 
 def test_compiled_once() -> None:
