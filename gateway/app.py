@@ -18,6 +18,7 @@ from gateway.api.errors import handle_exception
 from gateway.api.health import get_version, health, ready
 from gateway.api.keys import KeyGuard
 from gateway.api.models import get_model, list_models
+from gateway.api.openapi.serving import openapi_config
 from gateway.api.prefix_cache import reset_prefix_cache
 from gateway.api.request_id import RequestIds
 from gateway.api.sleep import is_sleeping, sleep, wake_up
@@ -69,7 +70,7 @@ def create_app(fleet: Fleet) -> Litestar:
         exception_handlers={Exception: handle_exception},
         lifespan=[fleet_runs],
         request_max_body_size=server().max_body,
-        openapi_config=None,
+        openapi_config=openapi_config(),
         logging_config=None,
     )
     # Around the routing rather than a route's middleware, so that a 404 has passed them too.

@@ -21,7 +21,7 @@ _BYTES: Final = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-_NUMBER_AND_UNIT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+|%|)")
+_NUMBER_AND_UNIT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+|%|)", re.ASCII)
 
 DURATION_HELP: Final = 'a duration like "250ms", "90s", "5m", "1h", a number of seconds, or "never"'
 BYTES_HELP: Final = 'a size like "512MiB" or "8GiB"'

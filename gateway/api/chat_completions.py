@@ -18,9 +18,10 @@ from gateway.api.constraints import compile_constraint
 from gateway.api.decode import decode_body
 from gateway.api.generating import Generating
 from gateway.api.job import Job
+from gateway.api.openapi.described import described
 from gateway.api.prompts import open_engine, room_for_answer
 from gateway.api.sampling import check_generation, keep_alive_seconds, sampling_params
-from gateway.api.schema.chat import ChatCompletionRequest
+from gateway.api.schema.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from gateway.api.schema.generation import StreamOptions
 from gateway.api.tools import offered_tools
 from gateway.chat.messages import message_text
@@ -31,12 +32,23 @@ from gateway.fleet import Fleet
 _DECODER = msgspec.json.Decoder(ChatCompletionRequest)
 
 
-@post("/v1/chat/completions", status_code=200)
+@post(
+    "/v1/chat/completions",
+    status_code=200,
+    opt=described(
+        takes=ChatCompletionRequest,
+        example={"model": "demo-a", "messages": [{"role": "user", "content": "What is Dormouse?"}]},
+        answers=ChatCompletion,
+        streams=ChatCompletionChunk,
+        fails=(429, 503),
+    ),
+)
 async def chat_completions(
     request: Request[Any, Any, Any],
     fleet: NamedDependency[Fleet],
     server: NamedDependency[ServerConfig],
 ) -> ASGIApp:
+    """Answer the last message of a conversation."""
     wanted = await decode_body(request, _DECODER)
     check(wanted)
     return Generating(partial(prepare, wanted, fleet), fleet, stall_timeout=server.stall_timeout)

@@ -21,6 +21,7 @@ from gateway.api.decode import decode_body
 from gateway.api.generating import Generating
 from gateway.api.job import Choice, Job
 from gateway.api.logprobs import TextLogprobWriter, joined, wire_prompt_logprobs
+from gateway.api.openapi.described import described
 from gateway.api.prompts import (
     Prompt,
     check_vocabulary,
@@ -46,12 +47,23 @@ DEFAULT_MAX_TOKENS: Final = 16
 _DECODER = msgspec.json.Decoder(CompletionRequest)
 
 
-@post("/v1/completions", status_code=200)
+@post(
+    "/v1/completions",
+    status_code=200,
+    opt=described(
+        takes=CompletionRequest,
+        example={"model": "demo-a", "prompt": "A dormouse is"},
+        answers=Completion,
+        streams=Completion,
+        fails=(429, 503),
+    ),
+)
 async def completions(
     request: Request[Any, Any, Any],
     fleet: NamedDependency[Fleet],
     server: NamedDependency[ServerConfig],
 ) -> ASGIApp:
+    """Continue texts, or lists of token ids."""
     wanted = await decode_body(request, _DECODER)
     check(wanted)
     return Generating(partial(prepare, wanted, fleet), fleet, stall_timeout=server.stall_timeout)

@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from litestar import Request, post
@@ -22,6 +22,7 @@ from gateway.api.client import Client
 from gateway.api.decode import decode_body
 from gateway.api.generating import server_timing
 from gateway.api.leasing import leased
+from gateway.api.openapi.described import described
 from gateway.api.prompts import Prompt, check_vocabulary, encode, open_engine, split_prompts, too_long
 from gateway.api.sampling import keep_alive_seconds
 from gateway.api.schema.embeddings import Embedding, EmbeddingList, EmbeddingRequest, EmbeddingUsage
@@ -34,12 +35,22 @@ MAX_INPUTS: Final = 2048
 _DECODER = msgspec.json.Decoder(EmbeddingRequest)
 
 
-@post("/v1/embeddings", status_code=200)
+@post(
+    "/v1/embeddings",
+    status_code=200,
+    opt=described(
+        takes=EmbeddingRequest,
+        example={"model": "embedder", "input": ["A dormouse sleeps."]},
+        answers=EmbeddingList,
+        fails=(429, 503),
+    ),
+)
 async def embeddings(
     request: Request[Any, Any, Any],
     fleet: NamedDependency[Fleet],
     server: NamedDependency[ServerConfig],
 ) -> ASGIApp:
+    """Texts, or lists of token ids, as vectors."""
     wanted = await decode_body(request, _DECODER)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,9 +120,9 @@ async def _token_ids(engine: Engine, prompt: Prompt) -> list[int]:
     return ids
 
 
-def _encode(vectors: Sequence[array[float]], base64: bool) -> list[msgspec.Raw]:
-    """One by one and off the loop: a large batch has millions of digits."""
-    return [
+def _encode(vectors: Sequence[array[float]], base64: bool) -> list[Embedding]:
+    """Encoded one by one and off the loop: a large batch has millions of digits."""
+    encoded = [
         msgspec.Raw(
             msgspec.json.encode(
                 Embedding(index=index, embedding=b64encode(v).decode() if base64 else v.tolist())
@@ -119,3 +130,4 @@ def _encode(vectors: Sequence[array[float]], base64: bool) -> list[msgspec.Raw]:
         )
         for index, v in enumerate(vectors)
     ]
+    return cast("list[Embedding]", encoded)

@@ -26,13 +26,19 @@ class KeyGuard:
         self._server = server
 
     def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], route: BaseRouteHandler) -> None:
-        access = route.opt.get("access", "user")
+        access = access_of(route)
         if access == "open" or connection.scope.get("method") == "OPTIONS":
             return
         server = self._server()
         keys = _admin_keys(server) if access == "admin" else _user_keys(server)
         if keys and not any(_same(sent, key) for sent in _sent_keys(connection) for key in keys):
             raise InvalidApiKey("this route needs a valid key: Authorization: Bearer, or x-api-key")
+
+
+def access_of(route: BaseRouteHandler) -> str:
+    """``open``, ``user`` or ``admin``."""
+    access: str = route.opt.get("access", "user")
+    return access
 
 
 def _user_keys(server: ServerConfig) -> tuple[str, ...]:

@@ -18,11 +18,13 @@ _STARTED: Final = int(time.time())
 
 @get(_PATH)
 async def list_models(fleet: NamedDependency[Fleet]) -> ModelList:
+    """The models that there are, and their states."""
     return ModelList(data=[_wire(status) for status in fleet.status()])
 
 
-@get(f"{_PATH}/{{_:path}}")
+@get(f"{_PATH}/{{model:path}}")
 async def get_model(request: Request[Any, Any, Any], fleet: NamedDependency[Fleet]) -> Model:
+    """One model, by its name or an alias."""
     # Names may hold slashes, also at their beginning, which only the path as sent keeps.
     name = unquote(request.scope["raw_path"].decode("latin-1")).removeprefix(f"{_PATH}/")
     return _wire(fleet.status_of(fleet.resolve(name).name))

@@ -15,5 +15,6 @@ from gateway.fleet import Fleet
 async def reset_prefix_cache(
     fleet: NamedDependency[Fleet], model: FromQuery[str | None] = None
 ) -> ResetResponse:
+    """Forget the prompts that are kept; without ``model``, those of all models."""
     await fleet.reset_prefix_cache(None if model is None else fleet.resolve(model).name)
     return ResetResponse()

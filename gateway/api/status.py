@@ -19,4 +19,5 @@ class StatusResponse(Struct, frozen=True, kw_only=True):
 
 @get("/api/status")
 async def get_status(fleet: NamedDependency[Fleet]) -> StatusResponse:
+    """Every model's state, times and bytes, and the memory of device and host."""
     return StatusResponse(models=fleet.status(), **fleet.memory())

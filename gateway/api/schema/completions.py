@@ -9,11 +9,11 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from engine import FinishReason
 from gateway.api.schema.generation import GenerationRequest, Usage
 from gateway.api.schema.logprobs import PromptLogprobs, TextLogprobs
+from gateway.api.schema.prompts import Prompts
 
 
 class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
-    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
-    """One text, one list of token ids, or a list of either."""
+    prompt: Prompts
 
     max_tokens: Annotated[int, Meta(ge=0)] | None = None
     """0, with ``echo``: the prompt alone."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Struct
+
+from gateway.api.schema.keep_alive import KeepAlive
+from gateway.api.schema.prompts import Prompts
 
 
 class EmbeddingRequest(Struct, frozen=True, kw_only=True):
     model: str
-    input: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
-    """One text, one list of token ids, or a list of either."""
+    input: Prompts
 
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
     user: str | None = None
-    keep_alive: float | str | None = None
-    """Idle timeout until the next request: seconds or a duration; negative: never."""
+    keep_alive: KeepAlive | None = None
 
 
 class Embedding(Struct, frozen=True, kw_only=True):
@@ -33,7 +34,6 @@ class EmbeddingUsage(Struct, frozen=True, kw_only=True):
 
 class EmbeddingList(Struct, frozen=True, kw_only=True):
     object: Literal["list"] = "list"
-    data: list[Raw]
-    """Each an ``Embedding``."""
+    data: list[Embedding]
     model: str
     usage: EmbeddingUsage

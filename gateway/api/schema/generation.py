@@ -7,11 +7,14 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.api.schema.constraints import Choices, JsonSchema, ResponseFormat, StructuredOutputs
+from gateway.api.schema.keep_alive import KeepAlive
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 StopString = Annotated[str, Meta(min_length=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
+Biases = Annotated[dict[str, Bias], Meta(extra_json_schema={"propertyNames": {"pattern": "^[0-9]+$"}})]
+"""By token id."""
 
 
 class StreamOptions(Struct, frozen=True, kw_only=True):
@@ -41,15 +44,13 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     echo: bool | None = None
     user: str | None = None
     """Accepted, and changes nothing."""
-    keep_alive: float | str | None = None
-    """Idle timeout until the next request: seconds or a duration; negative: never."""
+    keep_alive: KeepAlive | None = None
 
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
-    logit_bias: dict[str, Bias] | None = None
-    """By token id."""
+    logit_bias: Biases | None = None
     prompt_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
     response_format: ResponseFormat | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from litestar import Litestar
 from gateway.app import create_app
 from gateway.config import Config, ModelConfig, ServerConfig
 from gateway.fleet import Fleet, SchedulerTimers
-from tests.gateway.api.caller import Caller
+from tests.bodies import CHAT, COMPLETIONS, EMBEDDINGS, Sent
+from tests.gateway.api.caller import Caller, Reply, until
 from tests.gateway.api.scripted import Script, ScriptedBackend
 
 
@@ -64,3 +66,46 @@ async def started(gateway: Gateway) -> AsyncIterator[Gateway]:
 async def gateway() -> AsyncIterator[Gateway]:
     async with running() as running_gateway:
         yield running_gateway
+
+
+@dataclass
+class Desk:
+    """A gateway and the loop that it runs in, for tests that are no coroutines: one for many examples.
+
+    ``alpha`` generates, and falls asleep after every answer; ``org/beta`` embeds.
+    """
+
+    gateway: Gateway = field(repr=False)
+    runner: asyncio.Runner = field(repr=False)
+
+    def send(self, sent: Sent) -> Reply:
+        """The answer, when the request has left nothing behind."""
+        return self.runner.run(self._send(sent))
+
+    async def _send(self, sent: Sent) -> Reply:
+        headers = {"content-type": sent.content_type}
+        reply = await self.gateway.call("POST", sent.path, body=sent.chunks, headers=headers).reply()
+        await until(lambda: not any(s.in_flight or s.queued for s in self.gateway.fleet.status()))
+        return reply
+
+    def reached(self) -> list[int]:
+        """How often an engine was woken, and how often it was asked."""
+        scripts = (self.gateway.alpha, self.gateway.beta)
+        return [count for s in scripts for count in (s.wakes, len(s.requests), len(s.embedded))]
+
+
+DESK_MODELS = {CHAT: "alpha", COMPLETIONS: "gpt-4o-mini", EMBEDDINGS: "org/beta"}
+
+
+@pytest.fixture(scope="module")
+def desk() -> Iterator[Desk]:
+    gateway = build(idle_timeout=0.0)
+    gateway.alpha.max_model_len = 2000
+    gateway.alpha.chat_template = (
+        "{% for m in messages %}{{ m | tojson }}{% endfor %}{{ loud | default('') | tojson }}"
+    )
+    gateway.beta.kind, gateway.beta.embedding_size = "embed", 3
+    with asyncio.Runner() as runner:
+        runner.run(gateway.fleet.start())
+        yield Desk(gateway, runner)
+        runner.run(gateway.fleet.close())
