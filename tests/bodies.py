@@ -281,7 +281,7 @@ _CONTENT_TYPES = st.sampled_from(
         "",
         "application/json; charset=utf-8",
         "application/json;charset=utf-16",
-        "APPLICATION/JSON ",
+        "APPLICATION/JSON",
         "text/plain",
     ]
     + [
