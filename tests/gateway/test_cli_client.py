@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.fake_gateway import Process, running
+from tests.gateway.gateway_process import Process, running
 
 KEY = "the-key"
 DORMOUSE = Path(sys.executable).with_name("dormouse")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.fake_gateway import Process, running, started
+from tests.gateway.gateway_process import Process, running, started
 from tests.openai_schema.clients import http_client
 
 LONG = "a question long enough for its echo to take a while" * 4
