@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.bench.random_checkpoint import write_checkpoint
@@ -52,20 +51,20 @@ def server(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Se
 
 def complete(server: Server) -> str:
     body = {"model": "x", "prompt": "The capital of France is", "max_tokens": 16, "temperature": 0}
-    response = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60)
+    response = server.http.post("/v1/completions", json=body, timeout=60)
     response.raise_for_status()
     text: str = response.json()["choices"][0]["text"]
     return text
 
 
 def post(server: Server, path: str, **options: Any) -> Any:
-    response = httpx.post(f"{server.url}{path}", timeout=60, **options)
+    response = server.http.post(path, timeout=60, **options)
     response.raise_for_status()
     return response.json()
 
 
 def is_sleeping(server: Server) -> bool:
-    answer: bool = httpx.get(f"{server.url}/is_sleeping").json()["is_sleeping"]
+    answer: bool = server.http.get("/is_sleeping").json()["is_sleeping"]
     return answer
 
 
@@ -75,8 +74,8 @@ def test_level_1(server: Server) -> None:
     assert post(server, "/sleep?level=1") == {"status": "sleeping", "level": 1}
     assert is_sleeping(server)
     for path in ("/health", "/version", "/v1/models", "/ready"):
-        assert httpx.get(f"{server.url}{path}").status_code == 200
-    assert httpx.get(f"{server.url}/v1/models").json()["data"][0]["id"] == "x"
+        assert server.http.get(path).status_code == 200
+    assert server.http.get("/v1/models").json()["data"][0]["id"] == "x"
     assert is_sleeping(server), "looking wakes nothing"
     assert post(server, "/wake_up") == {"status": "awake", "tags": None}
     assert not is_sleeping(server)
@@ -144,7 +143,7 @@ def test_curl(server: Server) -> None:
 )
 def test_a_bad_level_or_mode_does_nothing(server: Server, query: str, param: str) -> None:
     post(server, "/wake_up")
-    response = httpx.post(f"{server.url}/sleep?{query}")
+    response = server.http.post(f"/sleep?{query}")
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
     assert not is_sleeping(server)
@@ -166,7 +165,7 @@ def test_new_weights_and_others_that_do_not_fit(server: Server, model: Path, tmp
     replace_weights(
         model, write_checkpoint(tmp_path / "wide", "60m", seed=3, **{**SMALL, "intermediate_size": 512})
     )
-    refused = httpx.post(f"{server.url}/collective_rpc", json=rpc)
+    refused = server.http.post("/collective_rpc", json=rpc)
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "files_refused")
     assert "shape" in refused.json()["error"]["message"]
     assert not is_sleeping(server)
@@ -180,7 +179,7 @@ def test_files_that_change_in_a_deep_sleep_are_adopted_before_they_are_served(
     post(server, "/sleep?level=2")
     replace_weights(model, write_checkpoint(tmp_path / "new", "60m", seed=20, **SMALL))
     for step in ("/wake_up?tags=weights", "/wake_up"):
-        refused = httpx.post(f"{server.url}{step}")
+        refused = server.http.post(step)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_wake_failed")
         assert "changed" in refused.json()["error"]["message"]
     assert post(server, "/collective_rpc", json={"method": "reload_weights"}) == {"results": [None]}

@@ -20,7 +20,7 @@ async def test_names_and_aliases() -> None:
         assert w.fleet.resolve("gpt-4o-mini") is w.fleet.resolve("a")
         async with w.fleet.lease("small") as lease:
             assert lease.engine is w.engine("a")
-        with pytest.raises(ModelNotFound, match=r"'gpt-5'.*a, b"):
+        with pytest.raises(ModelNotFound, match=r"`gpt-5`.*a, b"):
             w.fleet.resolve("gpt-5")
         for call in (w.fleet.opened, w.fleet.sleep, w.fleet.wake, w.fleet.reload_weights):
             with pytest.raises(ModelNotFound):
