@@ -11,6 +11,7 @@ from litestar.di import NamedDependency
 
 from gateway.api.decode import decode_body
 from gateway.api.keys import ADMIN
+from gateway.api.openapi.described import described
 from gateway.api.schema.collective_rpc import RpcRequest, RpcResponse
 from gateway.errors import InvalidRequest, WaitTimeout
 from gateway.fleet import Fleet
@@ -20,8 +21,14 @@ METHOD: Final = "reload_weights"
 _DECODER = msgspec.json.Decoder(RpcRequest)
 
 
-@post("/collective_rpc", status_code=200, opt=ADMIN)
+@post(
+    "/collective_rpc",
+    status_code=200,
+    opt=ADMIN
+    | described(takes=RpcRequest, example={"method": "reload_weights", "model": "demo-a"}, fails=(409, 503)),
+)
 async def collective_rpc(request: Request[Any, Any, Any], fleet: NamedDependency[Fleet]) -> RpcResponse:
+    """``reload_weights``: adopt a model's files as they are now; without ``model``, those of all models."""
     wanted = await decode_body(request, _DECODER)
     check(wanted)
     name = None if wanted.model is None else fleet.resolve(wanted.model).name

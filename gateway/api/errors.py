@@ -40,6 +40,8 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError("the model failed while it was answering", code="engine_error")
         case HTTPException():
             return _from_litestar(error)
+        case RecursionError():  # nothing here is deep but what a client makes so
+            return InvalidRequest("the body is nested too deeply", param="body")
     logger.error("a request failed unexpectedly", exc_info=error)
     return ApiError("the server failed to handle this request")
 

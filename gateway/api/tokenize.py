@@ -15,6 +15,7 @@ from engine import Engine, ModelInfo
 from gateway.api.chat_completions import check
 from gateway.api.chat_prompt import render, template_of, template_variables
 from gateway.api.decode import decode_body
+from gateway.api.openapi.described import described
 from gateway.api.prompts import check_vocabulary, open_engine
 from gateway.api.schema.chat import ChatCompletionRequest
 from gateway.api.schema.tokenize import (
@@ -35,8 +36,15 @@ _TOKENIZE = msgspec.json.Decoder(TokenizeRequest)
 _DETOKENIZE = msgspec.json.Decoder(DetokenizeRequest)
 
 
-@post("/tokenize", status_code=200)
+@post(
+    "/tokenize",
+    status_code=200,
+    opt=described(
+        takes=TokenizeRequest, example={"model": "demo-a", "prompt": "A dormouse is"}, fails=(503,)
+    ),
+)
 async def tokenize(request: Request[Any, Any, Any], fleet: NamedDependency[Fleet]) -> TokenizeResponse:
+    """The tokens of a text, or of a conversation as the chat template writes it."""
     wanted = await decode_body(request, _TOKENIZE)
     if (wanted.prompt is None) == (wanted.messages is None):
         raise InvalidRequest("either prompt or messages must be given", param="prompt")
@@ -46,14 +54,19 @@ async def tokenize(request: Request[Any, Any, Any], fleet: NamedDependency[Fleet
     return await asyncio.to_thread(_tokenize, wanted, chat, model, engine)
 
 
-@post("/detokenize", status_code=200)
+@post(
+    "/detokenize",
+    status_code=200,
+    opt=described(takes=DetokenizeRequest, example={"model": "demo-a", "tokens": [72, 105]}, fails=(503,)),
+)
 async def detokenize(request: Request[Any, Any, Any], fleet: NamedDependency[Fleet]) -> DetokenizeResponse:
+    """The text of tokens."""
     wanted = await decode_body(request, _DETOKENIZE)
     engine = await open_engine(fleet, _named_or_only(fleet, wanted.model), kind=None)
     return await asyncio.to_thread(_detokenize, wanted.tokens, engine)
 
 
-@get("/tokenizer_info")
+@get("/tokenizer_info", opt=described(fails=(503,)))
 async def tokenizer_info(
     fleet: NamedDependency[Fleet], model: FromQuery[str | None] = None
 ) -> dict[str, str | int | None]:

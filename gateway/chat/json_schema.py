@@ -48,7 +48,7 @@ def _number_limits(schema: Schema) -> dict[str, int]:
     """Limits that a number lacks."""
     kinds = schema.get("type")
     kinds = kinds if isinstance(kinds, list) else [kinds]
-    if not {"number", "integer"}.intersection(kinds) or any(key in schema for key in _EXACT):
+    if not any(kind in kinds for kind in ("number", "integer")) or any(key in schema for key in _EXACT):
         return {}
     limits = {}
     if not any(key in schema for key in ("minimum", "exclusiveMinimum")):

@@ -45,7 +45,8 @@ class Exchange:
 
     @cached_property
     def _asked(self) -> dict[str, Any]:
-        return msgspec.json.decode(self._request, type=dict) if self._request else {}
+        # What the server ignores need not be UTF-8.
+        return msgspec.json.decode(self._request.decode(errors="replace"), type=dict) if self._request else {}
 
     def _check_event(self, event: bytes) -> None:
         if event.startswith(b":") or event == b"data: [DONE]":

@@ -43,6 +43,7 @@ _FAILURES: Final = {
     401: "There is no valid key.",
     403: "The request comes from a foreign origin, or calls the server by a foreign name.",
     404: "There is no such model.",
+    409: "The model's files are others than it can adopt; it goes on with what it has.",
     413: "The body is too large.",
     429: "The queue is full.",
     503: "Not now; `code` tells why.",
@@ -114,7 +115,7 @@ def _sent(operations: list[_Operation]) -> Iterator[Any]:
 
 
 def _describe(operation: _Operation, seen: dict[str, Any], schemas: Schemas) -> dict[str, Any]:
-    summary, _, more = seen["description"].partition("\n\n")
+    summary, _, more = seen.get("description", "").partition("\n\n")
     parameters = [_parameter(parameter) for parameter in seen.get("parameters", [])]
     told: dict[str, Any] = {"operationId": seen["operationId"], "summary": summary}
     if more:

@@ -14,7 +14,8 @@ from litestar import Litestar
 from gateway.app import create_app
 from gateway.config import Config, ModelConfig, ServerConfig
 from gateway.fleet import Fleet, SchedulerTimers
-from tests.bodies import CHAT, COMPLETIONS, EMBEDDINGS, Sent
+from tests.bodies.broken import Sent
+from tests.bodies.good import CHAT, COMPLETIONS, DETOKENIZE, EMBEDDINGS, RPC, TOKENIZE
 from tests.gateway.api.caller import Caller, Reply, until
 from tests.gateway.api.scripted import Script, ScriptedBackend
 
@@ -94,7 +95,14 @@ class Desk:
         return [count for s in scripts for count in (s.wakes, len(s.requests), len(s.embedded))]
 
 
-DESK_MODELS = {CHAT: "alpha", COMPLETIONS: "gpt-4o-mini", EMBEDDINGS: "org/beta"}
+DESK_MODELS = {
+    CHAT: "alpha",
+    COMPLETIONS: "gpt-4o-mini",
+    EMBEDDINGS: "org/beta",
+    TOKENIZE: "alpha",
+    DETOKENIZE: "org/beta",
+    RPC: "alpha",
+}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
 from typing import Any
 
 import pytest
@@ -46,6 +48,31 @@ async def test_deep_nesting_within_a_text_is_refused(gateway: Gateway) -> None:
     assert (reply.status, reply.error["param"]) == (400, param)
     reply = await gateway.chat(guided_json="[" * 100_000)
     assert (reply.status, reply.error["param"]) == (400, "guided_json")
+
+
+@pytest.mark.parametrize("depth", [300, 600, 900, 950, 1000])
+async def test_a_deep_schema_is_refused(gateway: Gateway, depth: int) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(depth):
+        deep = {"not": deep}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"items": deep}}}
+    for fields in (
+        {"guided_json": encoded(deep)},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": deep}}},
+        {"tools": [tool], "tool_choice": "required"},
+    ):
+        reply = await gateway.call("POST", CHAT, body=encoded(chat_body(**fields)).encode()).reply()
+        assert reply.status == 200 or (reply.status == 400 and reply.error["param"]), depth
+
+
+def encoded(value: Any) -> str:
+    """By Python, which goes deeper when it may."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        return json.dumps(value)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 async def test_another_content_type_is_refused(gateway: Gateway) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from tests.bodies import Sent, requests
+from tests.bodies.broken import Sent, requests
+from tests.bodies.good import RPC
 from tests.gateway.api.caller import Reply
 from tests.gateway.api.conftest import DESK_MODELS, Desk
 
@@ -18,6 +19,9 @@ INSIDE = ("Traceback", "site-packages", "object at 0x", ".py", str(Path.cwd()))
 def check(desk: Desk, sent: Sent) -> None:
     before = desk.reached()
     reply = desk.send(sent)
+    if reply.status == 503:
+        assert (sent.path, reply.error["code"]) == (RPC, "wait_timeout"), "which the client may set"
+        return
     assert reply.status in (200, 400, 404)
     if reply.status == 200:
         check_answer(reply)
@@ -34,7 +38,7 @@ def check_answer(reply: Reply) -> None:
         *chunks, done = reply.events
         assert done == "[DONE]" and not [chunk for chunk in chunks if "error" in chunk]
     else:
-        assert reply.json["model"] in DESK_MODELS.values()
+        assert isinstance(reply.json, dict)
 
 
 @settings(max_examples=500)

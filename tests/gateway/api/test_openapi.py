@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -18,16 +19,16 @@ from hypothesis import strategies as st
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
+from msgspec import Struct
 
 from gateway.api.openapi import serving
 from gateway.api.openapi.described import description_of
 from gateway.api.sampling import keep_alive_seconds
-from gateway.api.schema.chat import ChatCompletionRequest
-from gateway.api.schema.completions import CompletionRequest
-from gateway.api.schema.embeddings import EmbeddingRequest
 from gateway.config import ServerConfig
 from gateway.errors import InvalidRequest
-from tests.bodies import CHAT, COMPLETIONS, EMBEDDINGS, Sent, any_text, changed_bodies, encode
+from tests.bodies.broken import Sent, any_text, changed_bodies
+from tests.bodies.good import CHAT
+from tests.bodies.json_text import encode
 from tests.gateway.api.conftest import DESK_MODELS, Desk, Gateway, running
 
 UNTOLD = ("/schema",)
@@ -124,35 +125,50 @@ async def test_answers_have_all_their_fields(document: Any) -> None:
     assert schemas["EmbeddingRequest"]["required"] == ["model", "input"]
 
 
+@dataclass(frozen=True)
+class Body:
+    """Of one route: its schema as it is told, and the type that it is decoded to."""
+
+    validator: jsonschema_rs.Validator
+    takes: type[Struct]
+    example: Any
+
+
 @pytest.fixture(scope="module")
-def validators(desk: Desk) -> dict[str, jsonschema_rs.Validator]:
-    """By route, of its bodies."""
+def bodies(desk: Desk) -> dict[str, Body]:
+    """By route."""
     document = desk.runner.run(desk.gateway.get("/schema/openapi.json")).json
-    bodies = {path: document["paths"][path]["post"]["requestBody"] for path in TAKES}
-    return {
-        path: jsonschema_rs.validator_for(
-            {**body["content"]["application/json"]["schema"], "components": document["components"]}
-        )
-        for path, body in bodies.items()
-    }
+    found = {}
+    for path, method, handler in handlers(desk.gateway):
+        if takes := description_of(handler).takes:
+            told = document["paths"][path][method]["requestBody"]["content"]["application/json"]
+            schema = {**told["schema"], "components": document["components"]}
+            found[path] = Body(jsonschema_rs.validator_for(schema), takes, told["example"])
+    return found
 
 
-TAKES = {CHAT: ChatCompletionRequest, COMPLETIONS: CompletionRequest, EMBEDDINGS: EmbeddingRequest}
-
-
-@settings(max_examples=300)
-@given(data=st.data(), path=st.sampled_from(sorted(TAKES)))
+@settings(max_examples=500)
+@given(data=st.data(), path=st.sampled_from(sorted(DESK_MODELS)))
 def test_it_says_of_bodies_what_the_server_enforces(
-    desk: Desk, validators: dict[str, jsonschema_rs.Validator], data: st.DataObject, path: str
+    desk: Desk, bodies: dict[str, Body], data: st.DataObject, path: str
 ) -> None:
     """What it calls good is decoded, though it may ask for what there is not; all else is refused."""
     text = encode(data.draw(changed_bodies(path, DESK_MODELS[path])))
     body = parsed(text)
     assume(same_to_both(body))
-    if validators[path].is_valid(body):
-        msgspec.json.decode(text, type=TAKES[path])
+    if bodies[path].validator.is_valid(body):
+        msgspec.json.decode(text, type=bodies[path].takes)
     else:
         assert desk.send(Sent(path, (text.encode(),), "application/json")).status in (400, 404)
+
+
+def test_every_body_is_tried(bodies: dict[str, Body]) -> None:
+    assert bodies.keys() == DESK_MODELS.keys()
+
+
+def test_each_body_has_an_example(bodies: dict[str, Body]) -> None:
+    for path, body in bodies.items():
+        assert body.validator.is_valid(body.example), path
 
 
 def parsed(text: str) -> Any:

@@ -28,6 +28,10 @@ TAKES_ALL: dict[str, Any] = {"type": "object"}
         ),
         ({"enum": [NAMES_A]}, {"enum": [NAMES_A]}),
         (
+            {"type": {"no": "type"}, "items": 1, "allOf": {}},
+            {"type": {"no": "type"}, "items": 1, "allOf": {}},
+        ),
+        (
             {"properties": {"allOf": NAMES_A, "anyOf": {"const": {"properties": {}}}}},
             {
                 "properties": {"allOf": CLOSED_A, "anyOf": {"const": {"properties": {}}}},
