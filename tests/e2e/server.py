@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,11 @@ class Server:
         client = http_client(base_url=self.url, **{"timeout": 60, **options})
         self._clients.callback(client.close)
         return client
+
+    @cached_property
+    def sdk(self) -> OpenAI:
+        """For those who ask often: making one takes longer than many an answer."""
+        return self.openai()
 
     def openai(self, key: str = "none", **options: Any) -> OpenAI:
         client = openai_client(self.url, key, **options)

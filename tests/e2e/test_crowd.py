@@ -27,6 +27,7 @@ async def ask_all(client: AsyncOpenAI, model: str, texts: list[str]) -> list[str
     return await asyncio.gather(*map(one, texts))
 
 
+@pytest.mark.alone
 def test_one_wake_for_64(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     texts = [f"Question {number}" for number in range(64)]
     with running(tmp_path, two_levels(checkpoints, "never")) as server:
@@ -140,9 +141,10 @@ def test_two_that_do_not_fit_by_turns(tmp_path: Path, checkpoints: dict[str, Pat
             assert server.status(others[model])["level"] == 2
 
 
+@pytest.mark.alone
 def test_two_that_do_not_fit_at_once(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     with running(tmp_path, cramped(checkpoints)) as server:
-        check(server, crowd(server, seconds=20, clients=16))
+        check(server, crowd(server, seconds=10, clients=16))
 
 
 @pytest.mark.soak
@@ -168,7 +170,7 @@ path = "{checkpoints["tiny-b"]}"
         async with server.async_openai(timeout=120) as client:
             asked = [
                 client.completions.create(
-                    model=model, prompt=f"Story {number}", max_tokens=900, temperature=0,
+                    model=model, prompt=f"{number} stories " * 60, max_tokens=300, temperature=0,
                     extra_body={"ignore_eos": True},
                 )
                 for number in range(12)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import resource
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.e2e.server import Server, running
 
@@ -13,23 +16,41 @@ PATIENCE = 1.5
 """A second, or a step of the slow model on a busy machine."""
 
 
-def config(checkpoints: dict[str, Path], checkpoint: str = "large-a", **model: object) -> str:
-    lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in model.items())
+def config(checkpoints: dict[str, Path], stall_timeout: str) -> str:
+    """A slow model, one that answers one at a time, and a fast one, whose buffers fill soon."""
     return f"""
-stall_timeout = "1s"
+stall_timeout = "{stall_timeout}"
 [sleep]
 idle_timeout = "never"
 [models.slow]
-path = "{checkpoints[checkpoint]}"
-{lines}
+path = "{checkpoints["large-a"]}"
+[models.single]
+path = "{checkpoints["large-b"]}"
+max_running = 1
+[models.fast]
+path = "{checkpoints["tiny-a"]}"
+prefix_cache = false
 """
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("disconnects"), config(checkpoints, "1s")) as server:
+        yield server
+
+
+@pytest.fixture
+def asleep(server: Server) -> Server:
+    """Whose models are read when they are asked."""
+    server.http.post("/sleep?level=2").raise_for_status()
+    return server
+
+
 def open_request(
-    server: Server, *, stream: bool, receive_buffer: int | None = None, **body: object
+    server: Server, model: str = "slow", *, stream: bool, receive_buffer: int | None = None, **body: object
 ) -> socket.socket:
     """Send a request by hand and leave the answer unread."""
-    given = {"model": "slow", "prompt": "x", "max_tokens": 3000, "ignore_eos": True, "stream": stream, **body}
+    given = {"model": model, "prompt": "x", "max_tokens": 3000, "ignore_eos": True, "stream": stream, **body}
     content = json.dumps(given).encode()
     headers = f"host: 127.0.0.1:{server.port}\r\ncontent-length: {len(content)}"
     head = f"POST /v1/completions HTTP/1.1\r\n{headers}\r\n\r\n"
@@ -41,87 +62,80 @@ def open_request(
     return client
 
 
-def all_gone(server: Server, seconds: float = PATIENCE) -> None:
-    server.wait_until(lambda: server.status("slow")["in_flight"] == 0, "a lease is held", seconds)
+def all_gone(server: Server, model: str = "slow", seconds: float = PATIENCE) -> None:
+    server.wait_until(lambda: server.status(model)["in_flight"] == 0, "a lease is held", seconds)
 
 
-def test_leaving_in_mid_stream(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
-    with running(tmp_path, config(checkpoints)) as server:
-        clients = [open_request(server, stream=True) for _ in range(10)]
-        for client in clients:
-            assert client.recv(15) == b"HTTP/1.1 200 OK"
-        for client in clients:
-            client.close()
-        all_gone(server)
+def test_leaving_in_mid_stream(server: Server) -> None:
+    clients = [open_request(server, stream=True) for _ in range(10)]
+    for client in clients:
+        assert client.recv(15) == b"HTTP/1.1 200 OK"
+    for client in clients:
+        client.close()
+    all_gone(server)
 
 
-def test_leaving_before_any_byte(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
-    with running(tmp_path, config(checkpoints)) as server:
-        clients = [open_request(server, stream=False) for _ in range(10)]
-        server.wait_until(lambda: server.status("slow")["in_flight"] == 10, "not all have arrived")
-        server.wait_state("slow", "awake")
-        for client in clients:
-            client.close()
-        all_gone(server)
+def test_leaving_before_any_byte(asleep: Server) -> None:
+    clients = [open_request(asleep, stream=False) for _ in range(10)]
+    asleep.wait_until(lambda: asleep.status("slow")["in_flight"] == 10, "not all have arrived")
+    asleep.wait_state("slow", "awake")
+    for client in clients:
+        client.close()
+    all_gone(asleep)
 
 
-def test_leaving_while_waiting_for_a_place(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
-    with running(tmp_path, config(checkpoints, max_running=1)) as server:
-        runs = open_request(server, stream=True)
-        assert runs.recv(15) == b"HTTP/1.1 200 OK"
-        waiting = [open_request(server, stream=number % 2 == 0) for number in range(10)]
-        server.wait_until(lambda: server.status("slow")["queued"] == 10, "not all are waiting")
-        for client in waiting:
-            client.close()
-        server.wait_until(lambda: server.status("slow")["in_flight"] == 1, "a lease is held", PATIENCE)
-        runs.close()
-        all_gone(server)
+def test_leaving_while_waiting_for_a_place(server: Server) -> None:
+    runs = open_request(server, "single", stream=True)
+    assert runs.recv(15) == b"HTTP/1.1 200 OK"
+    waiting = [open_request(server, "single", stream=number % 2 == 0) for number in range(10)]
+    server.wait_until(lambda: server.status("single")["queued"] == 10, "not all are waiting")
+    for client in waiting:
+        client.close()
+    server.wait_until(lambda: server.status("single")["in_flight"] == 1, "a lease is held", PATIENCE)
+    runs.close()
+    all_gone(server, "single")
 
 
-def test_leaving_while_it_wakes_does_not_stop_the_wake(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
-    with running(tmp_path, config(checkpoints)) as server:
-        clients = [open_request(server, stream=True) for _ in range(10)]
-        server.wait_until(lambda: server.status("slow")["in_flight"] > 0, "nobody has arrived")
-        for client in clients:
-            client.close()
-        server.wait_state("slow", "awake")
-        all_gone(server)
+def test_leaving_while_it_wakes_does_not_stop_the_wake(asleep: Server) -> None:
+    clients = [open_request(asleep, stream=True) for _ in range(10)]
+    asleep.wait_until(lambda: asleep.status("slow")["in_flight"] > 0, "nobody has arrived")
+    for client in clients:
+        client.close()
+    asleep.wait_state("slow", "awake")
+    all_gone(asleep)
 
 
-def test_one_who_stops_reading_is_cut(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
-    """By a fast model, so that its buffers fill soon."""
-    with running(tmp_path, config(checkpoints, "tiny-a")) as server:
-        stalled = open_request(server, stream=True, receive_buffer=4096)
-        reader = open_request(server, stream=True, max_tokens=100)
-        with stalled, reader:
-            assert stalled.recv(15) == b"HTTP/1.1 200 OK"
-            assert b"[DONE]" in read_to_the_end(reader), "the other goes on"
-            all_gone(server, 60)
-            assert b"[DONE]" not in read_to_the_end(stalled), "it was cut before its end"
+def test_one_who_stops_reading_is_cut(server: Server) -> None:
+    stalled = open_request(server, "fast", stream=True, receive_buffer=4096)
+    reader = open_request(server, "fast", stream=True, max_tokens=100)
+    with stalled, reader:
+        assert stalled.recv(15) == b"HTTP/1.1 200 OK"
+        assert b"[DONE]" in read_to_the_end(reader), "the other goes on"
+        all_gone(server, "fast", 60)
+        assert b"[DONE]" not in read_to_the_end(stalled), "it was cut before its end"
 
 
 def test_those_who_do_not_read_hold_up_nobody_and_cost_little_memory(
     tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     clients, tokens, token_bytes = 10, 700, 4096
-    patient = config(checkpoints, "tiny-a", prefix_cache=False).replace("1s", "60s")
-    with running(tmp_path, patient, OMP_NUM_THREADS="1") as server:
+    with running(tmp_path, config(checkpoints, "60s"), OMP_NUM_THREADS="1") as server:
         assert server.process
-        body = {"max_tokens": tokens, "logprobs": 1}
+        body = {"model": "fast", "max_tokens": tokens, "logprobs": 1}
         with open_request(server, stream=True, **body) as reader:
             read_to_the_end(reader)
         before = resident_bytes(server.process.pid)
         stalled = [open_request(server, stream=True, receive_buffer=4096, **body) for _ in range(clients)]
         for client in stalled:
             assert client.recv(15) == b"HTTP/1.1 200 OK"
-        with open_request(server, stream=True, max_tokens=300) as reader:
+        with open_request(server, "fast", stream=True, max_tokens=300) as reader:
             assert b"[DONE]" in read_to_the_end(reader)
-        server.wait_until(lambda: server.status("slow")["kv_bytes"] < 2**22, "they still generate", 60)
-        assert server.status("slow")["in_flight"] == clients
+        server.wait_until(lambda: server.status("fast")["kv_bytes"] < 2**22, "they still generate", 60)
+        assert server.status("fast")["in_flight"] == clients
         assert resident_bytes(server.process.pid) - before < clients * tokens * token_bytes
         for client in stalled:
             client.close()
-        all_gone(server)
+        all_gone(server, "fast")
 
 
 def resident_bytes(pid: int) -> int:

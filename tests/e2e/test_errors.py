@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,30 @@ preload = true
 """
     with running(tmp_path_factory.mktemp("errors"), config) as server:
         server.http.headers["authorization"] = "Bearer sesame"
+        yield server
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Path:
+    """A checkpoint that a test may damage."""
+    return Path(shutil.copytree(checkpoints["tiny-a"], tmp_path_factory.mktemp("fragile") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def without_keys(
+    tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path], fragile: Path
+) -> Iterator[Server]:
+    config = f"""
+[memory]
+device_limit = "50MiB"
+[models.fragile]
+path = "{fragile}"
+[models.healthy]
+path = "{checkpoints["tiny-b"]}"
+[models.large]
+path = "{checkpoints["large-a"]}"
+"""
+    with running(tmp_path_factory.mktemp("without-keys"), config) as server:
         yield server
 
 
@@ -142,10 +167,10 @@ def test_foreign_origin(server: Server) -> None:
     assert own.status_code == 200
 
 
-def test_foreign_host_on_loopback_without_keys(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
-    with running(tmp_path, f'[models.tiny]\npath = "{checkpoints["tiny-a"]}"') as server:
-        error_of(server.http.get("/v1/models", headers={"host": "evil.example"}), 403)
-        assert server.http.get("/v1/models", headers={"host": f"localhost:{server.port}"}).status_code == 200
+def test_foreign_host_on_loopback_without_keys(without_keys: Server) -> None:
+    error_of(without_keys.http.get("/v1/models", headers={"host": "evil.example"}), 403)
+    own = without_keys.http.get("/v1/models", headers={"host": f"localhost:{without_keys.port}"})
+    assert own.status_code == 200
 
 
 def test_body_too_large(server: Server) -> None:
@@ -179,90 +204,68 @@ def test_sleep_routes(server: Server, path: str, param: str) -> None:
 
 
 def test_queue_full_and_wait_timeout(server: Server) -> None:
-    """One request runs, two wait: one of them too long, and a fourth finds the queue full."""
-    codes: list[str] = []
+    """One request runs until two others have waited too long, and a fourth finds the queue full."""
+    body = {"model": "busy", "prompt": "x", "max_tokens": 3000, "ignore_eos": True}
+    refused: list[httpx.Response] = []
 
     def ask() -> None:
         client = server.client(headers=dict(server.http.headers))
-        body = {"model": "busy", "prompt": "x", "max_tokens": 600, "ignore_eos": True, "temperature": 0}
-        response = client.post("/v1/completions", json=body)
-        if response.status_code != 200:
-            assert int(response.headers["retry-after"]) >= 1
-            codes.append(response.json()["error"]["code"])
+        refused.append(client.post("/v1/completions", json=body))
 
-    first = threading.Thread(target=ask)
-    first.start()
-    server.wait_until(lambda: busy_state(server) == ("awake", 1, 0), "nothing runs")
-    waiting = [threading.Thread(target=ask) for _ in range(2)]
-    for thread in waiting:
-        thread.start()
-    server.wait_until(lambda: server.status("busy")["queued"] == 2, "nobody waits", seconds=0.9)
-    response = server.http.post("/v1/completions", json={"model": "busy", "prompt": "x"})
-    assert error_of(response, 429)["code"] == "queue_full"
-    assert int(response.headers["retry-after"]) >= 1
-    for thread in (first, *waiting):
-        thread.join()
-    assert set(codes) <= {"wait_timeout"}
-    assert codes, "the second request waited longer than max_wait"
-    assert server.status("busy")["in_flight"] == 0
+    with server.http.stream("POST", "/v1/completions", json={**body, "stream": True}) as first:
+        lines = first.iter_lines()
+        assert next(lines).startswith("data: ")
+        waiting = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in waiting:
+            thread.start()
+        server.wait_until(lambda: server.status("busy")["queued"] == 2, "nobody waits", seconds=0.9)
+        full = server.http.post("/v1/completions", json=body)
+        for thread in waiting:
+            thread.join()
+        assert server.status("busy")["in_flight"] == 1, "the first one runs"
+    assert error_of(full, 429)["code"] == "queue_full"
+    assert [error_of(response, 503)["code"] for response in refused] == ["wait_timeout"] * 2
+    assert all(int(response.headers["retry-after"]) >= 1 for response in (full, *refused))
+    server.wait_until(lambda: server.status("busy")["in_flight"] == 0, "the first one is left")
 
 
-def busy_state(server: Server) -> tuple[str, int, int]:
-    status = server.status("busy")
-    return status["state"], status["in_flight"], status["queued"]
-
-
-def test_wake_failed_and_cool_down(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
-    path = tmp_path / "checkpoint"
-    path.mkdir()
-    for file in checkpoints["tiny-a"].iterdir():
-        (path / file.name).write_bytes(file.read_bytes())
-    config = f"""
-[models.fragile]
-path = "{path}"
-[models.healthy]
-path = "{checkpoints["tiny-b"]}"
-"""
-    with running(tmp_path, config) as server:
-        before = chat(server, model="fragile").json()["choices"][0]["message"]["content"]
-        server.http.post("/sleep?level=2&model=fragile")
-        weights = next(path.glob("model-*.safetensors"))
-        away = weights.rename(tmp_path / "away")
-        for _ in range(2):
-            response = chat(server, model="fragile")
-            error = error_of(response, 503)
-            assert error["code"] == "model_wake_failed"
-            assert weights.name in error["message"]
-            assert 1 <= int(response.headers["retry-after"]) <= 5
-        streamed = chat(server, model="fragile", stream=True)
-        assert error_of(streamed, 503)["code"] == "model_wake_failed"
-        assert server.status("fragile")["state"] == "failed"
-        assert chat(server, model="healthy").status_code == 200
-        away.rename(weights)
-        assert server.http.post("/wake_up?model=fragile").status_code == 200, (
-            "a manual wake overrides a cool-down"
-        )
-        assert chat(server, model="fragile").json()["choices"][0]["message"]["content"] == before
-
-
-def test_too_large_even_alone(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
-    config = f'[memory]\ndevice_limit = "50MiB"\n[models.large]\npath = "{checkpoints["large-a"]}"'
-    with running(tmp_path, config) as server:
-        error = error_of(chat(server, model="large"), 503)
+def test_wake_failed_and_cool_down(without_keys: Server, fragile: Path, tmp_path: Path) -> None:
+    server = without_keys
+    before = chat(server, model="fragile").json()["choices"][0]["message"]["content"]
+    server.http.post("/sleep?level=2&model=fragile")
+    weights = next(fragile.glob("model-*.safetensors"))
+    away = weights.rename(tmp_path / "away")
+    for _ in range(2):
+        response = chat(server, model="fragile")
+        error = error_of(response, 503)
         assert error["code"] == "model_wake_failed"
-        assert "MiB" in error["message"]
+        assert weights.name in error["message"]
+        assert 1 <= int(response.headers["retry-after"]) <= 5
+    streamed = chat(server, model="fragile", stream=True)
+    assert error_of(streamed, 503)["code"] == "model_wake_failed"
+    assert server.status("fragile")["state"] == "failed"
+    assert chat(server, model="healthy").status_code == 200
+    away.rename(weights)
+    woken = server.http.post("/wake_up?model=fragile")
+    assert woken.status_code == 200, "a manual wake overrides a cool-down"
+    assert chat(server, model="fragile").json()["choices"][0]["message"]["content"] == before
+
+
+def test_too_large_even_alone(without_keys: Server) -> None:
+    error = error_of(chat(without_keys, model="large"), 503)
+    assert error["code"] == "model_wake_failed"
+    assert "MiB" in error["message"]
 
 
 def test_shutting_down(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     """The first SIGTERM drains: the stream goes on to its end, newcomers are turned away."""
     with running(tmp_path, f'[models.large]\npath = "{checkpoints["large-a"]}"') as server:
-        body = {"model": "large", "prompt": "x", "max_tokens": 200, "ignore_eos": True, "stream": True}
+        body = {"model": "large", "prompt": "x", "max_tokens": 100, "ignore_eos": True, "stream": True}
         with server.http.stream("POST", "/v1/completions", json=body) as stream:
             lines = stream.iter_lines()
             assert next(lines).startswith("data: ")
-            server.signal(15)
-            time.sleep(0.2)
-            assert server.http.get("/ready").status_code == 503
+            server.signal(signal.SIGTERM)
+            server.wait_until(lambda: server.http.get("/ready").status_code == 503, "it does not drain", 1)
             assert server.http.get("/health").status_code == 200
             refused = server.http.post("/v1/completions", json={**body, "stream": False})
             assert error_of(refused, 503)["code"] == "shutting_down"

@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 
 from tests.e2e.server import Server, running
 
-TOKENS = 70
+TOKENS = 50
 CLIENTS = 2
 """Of each model."""
 SAMPLING = [{"temperature": 0.0}, {"temperature": 0.7, "seed": 9, "n": 2}]
@@ -26,7 +26,7 @@ idle_timeout = "never"
 [memory]
 device_limit = "{limit}"
 [queue]
-turn = "1s"
+turn = "500ms"
 min_awake = "100ms"
 [models.one]
 path = "{checkpoints["large-a"]}"
