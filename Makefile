@@ -13,13 +13,15 @@ serve: $(VENV)/.serve
 NODE := tests/clients/node
 CLIENTS := .venv-clients/.installed .venv-litellm/.installed $(NODE)/node_modules/.installed
 
-PYTEST := $(BIN)/python -m pytest -m "not soak and not gpu"
+PYTEST := $(BIN)/python -m pytest
+HERE := not soak and not gpu
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-# Two at a time, but for those with a server of their own: these alone, so that what they time is theirs.
-# ARGS may choose tests of which one half has none, which pytest answers with 5.
+# Two at a time, each with one thread and in the order of collecting; then alone those that measure time, with
+# as many threads as a user has. ARGS may choose tests of which one half has none, which pytest answers with 5.
 test: lint $(CLIENTS)
-	OMP_NUM_THREADS=1 $(PYTEST) --ignore tests/e2e -n 2 --dist loadfile $(ARGS) || [ $$? -eq 5 ]
-	$(PYTEST) tests/e2e $(ARGS) || [ $$? -eq 5 ]
+	OMP_NUM_THREADS=1 $(PYTEST) -m "$(HERE) and not alone" $(TWO) $(ARGS) || [ $$? -eq 5 ]
+	$(PYTEST) -m "$(HERE) and alone" tests/e2e $(ARGS) || [ $$? -eq 5 ]
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -166,6 +166,7 @@ def test_all_are_served_and_as_many_sleep_lightly_as_fit(
         assert asyncio.run(all_at_once(server)) == [right[name] for name in MODELS * 3]
 
 
+@pytest.mark.alone
 def test_another_process_that_grows(tmp_path: Path, checkpoints: dict[str, Path], group: Group) -> None:
     """First it costs the parked weights of one, no more than needed; then wakes are refused."""
     with confined(tmp_path, checkpoints, group) as server:
