@@ -93,8 +93,7 @@ def render(
 
 
 def template_variables(request: ChatCompletionRequest, *, constrained: bool) -> dict[str, Any]:
-    """The client's, and whether to reason. An answer that is held to a form does not, unless it is asked to:
-    what is told of a model that is free to reason first is no form."""
+    """The client's, and whether to reason. An answer that is held to a form does not, unless it is asked to."""
     effort = request.reasoning_effort
     reasons = effort != "none" if effort else False if constrained else None
     variables: dict[str, Any] = {} if reasons is None else dict.fromkeys(_SWITCHES, reasons)
@@ -104,12 +103,11 @@ def template_variables(request: ChatCompletionRequest, *, constrained: bool) -> 
 
 
 def _style(dialect: Dialect, tools: OfferedTools, opened: bool) -> AnswerStyle:
-    itself = dialect.tools.thinking is not None
-    """Whether the format reads reasoning itself."""
+    format_reads_reasoning = dialect.tools.thinking is not None
     return AnswerStyle(
-        thinking=None if itself else dialect.thinking,
+        thinking=None if format_reads_reasoning else dialect.thinking,
         opened=opened,
-        tools=dialect.tools if tools.tools or itself else None,
+        tools=dialect.tools if tools.tools or format_reads_reasoning else None,
         schemas=tools.schemas,
     )
 
