@@ -93,7 +93,7 @@ def render(
 
 
 def template_variables(request: ChatCompletionRequest, *, constrained: bool) -> dict[str, Any]:
-    """The client's, and whether to reason. An answer that is held to a form does not, unless it is asked to."""
+    """The client's, and whether to reason. Who is held to a form does not, unless asked to."""
     effort = request.reasoning_effort
     reasons = effort != "none" if effort else False if constrained else None
     variables: dict[str, Any] = {} if reasons is None else dict.fromkeys(_SWITCHES, reasons)
