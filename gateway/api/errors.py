@@ -27,6 +27,9 @@ logger = logging.getLogger("dormouse.api")
 _LONGEST: Final = 4000
 """Characters of a message, which may name what a client has sent."""
 
+_READ: Final = ("content-length", "host")
+"""Headers that Litestar reads itself."""
+
 
 def as_api_error(error: Exception) -> ApiError:
     """What a client is told of ``error``. What it is not told is logged."""
@@ -83,8 +86,8 @@ def _from_litestar(error: HTTPException) -> ApiError:
         case InternalServerException():
             # Litestar's word for a client that left while its body was being read: nobody hears this answer.
             return ApiError(error.detail)
-    if error.status_code < 500:
-        return InvalidRequest(error.detail)
+    if error.status_code < 500:  # what is left are headers that it cannot read
+        return InvalidRequest(error.detail, param=next((n for n in _READ if n in error.detail.lower()), None))
     logger.error("a request failed unexpectedly", exc_info=error)
     return ApiError("the server failed to handle this request")
 

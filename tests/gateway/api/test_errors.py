@@ -109,6 +109,12 @@ async def test_no_such_route(gateway: Gateway, method: str, path: str, status: i
     assert "x-request-id" in reply.headers
 
 
+async def test_a_host_that_is_none() -> None:
+    async with running(ServerConfig(api_keys=("sesame",))) as gateway:
+        reply = await gateway.get("/health", headers={"host": "no host"})
+        assert (reply.status, reply.error["param"]) == (400, "host")
+
+
 async def test_another_method_is_told_which_there_are(gateway: Gateway) -> None:
     assert {*(await gateway.get(CHAT)).headers["allow"].split(", ")} == {"POST", "OPTIONS"}
     assert {*(await gateway.post("/health")).headers["allow"].split(", ")} == {"GET", "OPTIONS"}
