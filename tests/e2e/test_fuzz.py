@@ -71,7 +71,8 @@ def description() -> Any:
     document = asyncio.run(build().get("/schema/openapi.json")).json
     for name, schema in document["components"]["schemas"].items():
         if name.endswith("Request"):
-            schema["properties"]["model"] = {"enum": [model_for(name)]}
+            known, nullable = {"enum": [model_for(name)]}, "anyOf" in schema["properties"]["model"]
+            schema["properties"]["model"] = {"anyOf": [known, {"type": "null"}]} if nullable else known
         # Shorter ones end in the 503 that was asked for.
         schema.get("properties", {}).pop("timeout", None)
     for operation in (operation for path in document["paths"].values() for operation in path.values()):
