@@ -64,7 +64,8 @@ class Answer:
     def message(self, prefix: str, reason: FinishReason) -> AnswerMessage:
         """The whole answer, which begins with ``prefix``. A call that the length has cut off is left out."""
         text = prefix + "".join(self._content)
-        calls = [call.wire() for call in self._calls if call.whole or reason == "stop"]
+        broken_too = reason == "stop" and not self._calls_only
+        calls = [call.wire() for call in self._calls if call.whole or broken_too]
         return AnswerMessage(
             content=None if not text and (calls or self._calls_only) else text,
             reasoning_content="".join(self._reasoning) if self._reasoning else UNSET,

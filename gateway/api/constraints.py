@@ -11,7 +11,7 @@ import msgspec
 from engine import Constraint, ConstraintKind, Engine, Grammar, RequestError
 from gateway.api.schema.constraints import JsonSchema
 from gateway.api.schema.generation import GenerationRequest
-from gateway.chat.json_schema import tightened
+from gateway.chat.json_schema import schema_text
 from gateway.errors import InvalidRequest
 
 Asked = tuple[str, Constraint]
@@ -87,4 +87,7 @@ def _json_schema(schema: JsonSchema) -> Constraint:
             schema = msgspec.json.decode(schema, type=dict[str, Any])
         except msgspec.DecodeError:
             return Constraint(kind="json_schema", value=str(schema))  # which the engine will refuse
-    return Constraint(kind="json_schema", value=msgspec.json.encode(tightened(schema)).decode())
+    try:
+        return Constraint(kind="json_schema", value=schema_text(schema))
+    except RecursionError:
+        raise InvalidRequest("the schema is nested too deeply", param="response_format") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine import Engine
-from gateway.chat.formats.harmony import HARMONY
 from gateway.chat.formats.hermes import HERMES
 from gateway.chat.formats.known import FORMATS
 from gateway.chat.formats.tool_format import ToolFormat
@@ -30,8 +29,7 @@ class Dialect:
 
 def dialect_of(model: ModelConfig, template: ChatTemplate) -> Dialect:
     """``hermes`` for a model that shows no way of calling tools."""
-    named, shown = model.tool_parser, template.tool_format if template.style.tools else None
-    tools = FORMATS[named] if named else shown or (HARMONY if template.tool_format is HARMONY else HERMES)
+    tools = FORMATS[model.tool_parser] if model.tool_parser else template.tool_format or HERMES
     return Dialect(tools=tools, thinking=_thinking(model, template, tools))
 
 

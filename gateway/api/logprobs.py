@@ -6,6 +6,7 @@ text, so that every chunk tells of its own tokens.
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -96,10 +97,11 @@ class TextLogprobWriter:
         self, tokens: Sequence[tuple[int, TokenLogprob | None]], start: int, text: str
     ) -> TextLogprobs:
         """Of tokens that made ``text``, which begins at ``start``."""
-        offsets, data = [], b""
+        offsets, so_far, decoder = [], 0, getincrementaldecoder("utf-8")(errors="replace")
         for token_id, _ in tokens:
-            offsets.append(start + min(len(data.decode(errors="ignore")), len(text)))
-            data += self._engine.token_bytes(token_id) if _size(self._engine, token_id) else b""
+            offsets.append(start + min(so_far, len(text)))
+            data = self._engine.token_bytes(token_id) if _size(self._engine, token_id) else b""
+            so_far += len(decoder.decode(data))
         return TextLogprobs(
             tokens=[_text(self._engine.token_bytes(token_id)) for token_id, _ in tokens],
             token_logprobs=[max(logprob.logprob, _LEAST) if logprob else None for _, logprob in tokens],

@@ -40,6 +40,10 @@ def offered_tools(request: ChatCompletionRequest) -> OfferedTools:
     names = [tool.function.name for tool in tools]
     if len(set(names)) < len(names):
         raise InvalidRequest("two tools have the same name", param="tools")
+    for at, tool in enumerate(tools):
+        if (tool.function.parameters or _NOTHING).get("type", "object") != "object":
+            param = f"tools[{at}].function.parameters"
+            raise InvalidRequest("the schema of a function's parameters is that of an object", param=param)
     parallel = request.parallel_tool_calls is not False
     if not isinstance(choice, ChosenTools):
         return OfferedTools(tools=tuple(tools), required=choice == "required", parallel=parallel)

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.chat.formats.tool_format import Layout, Schemas
-from gateway.chat.json_schema import tightened
+from gateway.chat.json_schema import schema_text
 from gateway.chat.thinking import Thinking
+from gateway.errors import InvalidRequest
 
 _SPACES: Final = r"[\x20\x0A]{0,8}"
 """Between the parts of a call's JSON."""
@@ -77,5 +78,8 @@ class LarkWriter:
 
 
 def _arguments(schema: Mapping[str, Any]) -> str:
-    given = {"type": "object", **tightened(schema)}
-    return json.dumps({**given, "x-guidance": {"whitespace_pattern": _SPACES}}, ensure_ascii=False)
+    spaces = {"x-guidance": {"whitespace_pattern": _SPACES}}
+    try:
+        return schema_text({"type": "object", **schema}, **spaces)
+    except RecursionError:
+        raise InvalidRequest("the schema of a function is nested too deeply", param="tools") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -12,8 +13,18 @@ _LISTS: Final = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
 _NAMED: Final = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _SAY: Final = ("properties", "anyOf", "oneOf", "$ref", "if", "not", "dependentSchemas")
 _EXACT: Final = ("enum", "const", "multipleOf")
+_LONGEST: Final = 256 * 1024
 _LARGEST: Final = 2**53 - 1
 _OPEN: Final = ("additionalProperties", "patternProperties", "unevaluatedProperties")
+
+
+def schema_text(schema: Schema, **more: Any) -> str:
+    """As JSON, tightened, with ``more`` keys. What is too long for any engine stays as it is. Raises
+    RecursionError."""
+    text = json.dumps({**schema, **more}, ensure_ascii=False)
+    if len(text) > _LONGEST:
+        return text
+    return json.dumps({**tightened(schema), **more}, ensure_ascii=False)
 
 
 def tightened(schema: Schema) -> Schema:

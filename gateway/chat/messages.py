@@ -7,6 +7,7 @@ know the role ``developer``. A client need not care; what cannot be brought into
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,10 +33,22 @@ class MessageStyle:
     """It tells the model of the tools there are."""
     calls: bool
     """It tells of calls that were made."""
+    none: bool
+    """It asks whether content is none."""
 
 
 def to_template(messages: Sequence[Mapping[str, Any]], style: MessageStyle) -> list[TemplateMessage]:
     return [_to_template(message, style, f"messages[{i}]") for i, message in enumerate(messages)]
+
+
+def arguments_as_text(messages: Sequence[TemplateMessage]) -> list[TemplateMessage]:
+    """With the arguments of calls as JSON."""
+    return [
+        {**message, "tool_calls": [_with_text_arguments(call) for call in message["tool_calls"]]}
+        if "tool_calls" in message
+        else message
+        for message in messages
+    ]
 
 
 def message_text(message: Mapping[str, Any]) -> str:
@@ -52,7 +65,9 @@ def _to_template(message: Mapping[str, Any], style: MessageStyle, where: str) ->
     if message["role"] == "developer" and not style.developer:
         shaped["role"] = "system"
     if reasoning := shaped.pop("reasoning", None) or shaped.get("reasoning_content"):
-        shaped["reasoning_content"] = shaped["thinking"] = reasoning  # templates call it either
+        shaped["reasoning_content"] = reasoning
+        if not (shaped["content"] and shaped.get("tool_calls")):
+            shaped["thinking"] = reasoning  # another name, in templates that refuse it beside these two
     if calls := shaped.pop("tool_calls", None):  # templates ask whether the key is there
         shaped["tool_calls"] = [_tool_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)]
     return shaped
@@ -75,6 +90,8 @@ def _content(
     if content is None:
         if message["role"] != "assistant":
             raise InvalidRequest(f"a {message['role']} message needs content", param=f"{where}.content")
+        if style.none:
+            return None
         return "" if not style.parts or style.strings else []
     if isinstance(content, str):
         return content if not style.parts or style.strings else [{"type": "text", "text": content}]
@@ -104,3 +121,9 @@ def _tool_call(call: Mapping[str, Any], where: str) -> dict[str, Any]:
                 "arguments are not valid JSON", param=f"{where}.function.arguments"
             ) from None
     return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _with_text_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    text = json.dumps(function["arguments"], ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": text}}

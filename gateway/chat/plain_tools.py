@@ -1,4 +1,4 @@
-"""Tools for a model whose template knows of none: told in words, with calls as ``hermes`` has them."""
+"""Tools for a model whose template knows of none: told in words."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.chat.formats.hermes import CLOSE, OPEN
+from gateway.chat.formats.tool_format import Layout
 from gateway.chat.messages import TemplateMessage, message_text
 
 _BEFORE: Final = "You may call these functions, given as JSON:\n"
-_AFTER: Final = f"""
-To call one, answer with nothing but this, once for each call:
-{OPEN}
-{{"name": "the function's name", "arguments": {{...}}}}
-{CLOSE}
-
-"""
+_AFTER: Final = "\nTo call one, answer with nothing but this, once for each call:\n"
+_NAME: Final = "the function's name"
 
 
 def tools_in_words(
-    messages: Sequence[TemplateMessage], tools: Sequence[Mapping[str, Any]]
+    messages: Sequence[TemplateMessage], tools: Sequence[Mapping[str, Any]], layout: Layout
 ) -> list[TemplateMessage]:
-    """The first message that is not the assistant's tells of ``tools``."""
+    """The first message that is not the assistant's tells of ``tools``, to be called in this ``layout``."""
     at = next((at for at, message in enumerate(messages) if message["role"] != "assistant"), 0)
     functions = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
-    told = _with_text(messages[at], before=f"{_BEFORE}{functions}{_AFTER}")
+    opening = layout.opening.replace("$NAME", _NAME)
+    call = f"{layout.before}{opening}{{...}}{layout.closing}{layout.after}"
+    told = _with_text(messages[at], before=f"{_BEFORE}{functions}{_AFTER}{call}\n\n")
     return [*messages[:at], told, *messages[at + 1 :]]
 
 

@@ -18,7 +18,6 @@ Reading = Generator[Piece | None, None, T]
 """Yields pieces, and None when it needs more text; returns T."""
 Wrap = Callable[[str], Piece]
 
-_SPACE: Final = re.compile(r"\s*")
 _SCALAR_END: Final = frozenset(" \t\r\n,:;]})<")
 
 
@@ -75,8 +74,10 @@ class Reader:
 
     def text_until(self, *markers: str) -> Reading[str | None]:
         """The text before the first of ``markers``, which is taken too; None if none comes."""
+        longest, searched = max(map(len, markers)), 0
         while True:
-            at, marker = self._first(markers)
+            at, marker = self._first(markers, searched)
+            searched = max(0, len(self._text) - longest)
             if marker is not None:
                 text = self._take(at)
                 self._take(len(marker))
@@ -110,7 +111,11 @@ class Reader:
             yield None
 
     def skip_space(self) -> Reading[None]:
-        yield from self.matching(_SPACE)
+        while True:
+            self._take(len(self._text) - len(self._text.lstrip()))
+            if self._text or self._ended:
+                return
+            yield None
 
     def follows(self, *markers: str) -> Reading[str | None]:
         """As ``starts``, after white space."""
@@ -145,12 +150,12 @@ class Reader:
 
     def _take(self, size: int) -> str:
         taken, self._text = self._text[:size], self._text[size:]
-        if self._taken is not None:
+        if self._taken is not None and taken:
             self._taken.append(taken)
         return taken
 
-    def _first(self, markers: Sequence[str]) -> tuple[int, str | None]:
-        found = [(at, marker) for marker in markers if (at := self._text.find(marker)) >= 0]
+    def _first(self, markers: Sequence[str], start: int = 0) -> tuple[int, str | None]:
+        found = [(at, marker) for marker in markers if (at := self._text.find(marker, start)) >= 0]
         return min(found, key=lambda place: place[0]) if found else (-1, None)
 
     def _certain(self, markers: Sequence[str], trim: bool) -> int:

@@ -8,6 +8,7 @@ becomes an ``InvalidRequest``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -19,9 +20,10 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from gateway.chat.formats.hermes import HERMES
 from gateway.chat.formats.known import shown_format
 from gateway.chat.formats.tool_format import ToolFormat
-from gateway.chat.messages import MessageStyle, TemplateMessage, to_template
+from gateway.chat.messages import MessageStyle, TemplateMessage, arguments_as_text, to_template
 from gateway.chat.plain_tools import calls_in_words, tools_in_words
 from gateway.chat.thinking import Thinking, thinking_of
 from gateway.errors import InvalidRequest
@@ -50,6 +52,7 @@ class ChatTemplate:
             developer="developer" in self._source,
             tools="tools" in self._source,
             calls="tool_calls" in self._source,
+            none=re.search(r"content['\"]?\]? is none", self._source) is not None,
         )
 
     @cached_property
@@ -77,17 +80,17 @@ class ChatTemplate:
         if not self.style.calls:
             conversation = calls_in_words(conversation)
         if tools and not self.style.tools:
-            conversation = tools_in_words(conversation, tools)
+            conversation = tools_in_words(conversation, tools, (self.tool_format or HERMES).layout)
         context: dict[str, Any] = {
+            "documents": None,
             **(variables or {}),
             **special_tokens,
             "messages": conversation,
             "tools": list(tools) or None,
-            "documents": None,
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            prompt = self._template.render(context)
+            prompt = self._render(context)
         except InvalidRequest:
             raise
         except Exception as error:  # a template can fail in any way, and only over what it was given
@@ -96,6 +99,13 @@ class ChatTemplate:
                 f"the chat template refused the messages: {reason}", param="messages"
             ) from error
         return _cut_after_final_message(prompt, conversation[-1]) if continue_final_message else prompt
+
+    def _render(self, context: dict[str, Any]) -> str:
+        """Most templates print the arguments of calls as an object, some take them for text."""
+        try:
+            return self._template.render(context)
+        except TypeError:
+            return self._template.render({**context, "messages": arguments_as_text(context["messages"])})
 
 
 @lru_cache(maxsize=64)

@@ -134,7 +134,7 @@ def who_is_held_to_a_form_reasons_first(monkeypatch: pytest.MonkeyPatch) -> None
 
 @caught_by("api/test_tools.py::test_one_that_knows_none_is_told_in_words")
 def who_knows_no_tools_is_told_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template, "tools_in_words", lambda messages, tools: messages)
+    monkeypatch.setattr(template, "tools_in_words", lambda messages, tools, layout: messages)
 
 
 @caught_by("api/test_reasoning.py::test_the_configuration_may_name_the_marks")

@@ -4,7 +4,7 @@ marks."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content
@@ -15,8 +15,9 @@ _ARGUMENTS: Final = ("arguments", "parameters", "args")
 _OTHERS: Final = ("type", "id", "call_id")
 
 
-def read_call(reader: Reader) -> Reading[bool]:
-    """One call. False, and nothing given out, for what is none; ``reader.taken`` has what was taken of it."""
+def read_call(reader: Reader, names: Collection[str] | None = None) -> Reading[bool]:
+    """One call, of one of ``names`` if given. False, and nothing given out, for what is none;
+    ``reader.taken`` has what was taken of it."""
     name = early = None
     whole: bool | None = None
     """Of the arguments; None while there are none."""
@@ -27,8 +28,8 @@ def read_call(reader: Reader) -> Reading[bool]:
             break
         if key in _NAMES and name is None:
             name = _string((yield from reader.follows_json()))
-            if not name:
-                break
+            if not name or (names is not None and name not in names):
+                return False
             yield CallStart(name)
         elif key in _ARGUMENTS and name is None:
             early = yield from reader.follows_json()
@@ -105,5 +106,5 @@ def _string(value: str | None) -> str | None:
 def _parsed(value: str | None) -> Any:
     try:
         return json.loads(value or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

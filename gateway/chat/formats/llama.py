@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from typing import Final
 
-from gateway.chat.formats.json_calls import read_call, read_calls
+from gateway.chat.formats.json_calls import read_call
 from gateway.chat.formats.literals import as_json
 from gateway.chat.formats.tool_format import Layout, Schemas, ToolFormat
 from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content
@@ -15,14 +16,14 @@ from gateway.chat.reader import Reader, Reading
 
 _TAGS: Final = ("<|python_tag|>", "<|python_start|>")
 _END: Final = "<|python_end|>"
-_NAME: Final = re.compile(r"[A-Za-z_][\w.-]*")
+_NAME: Final = re.compile(r"[A-Za-z_][\w.-]{0,127}")
 
 
-def _read(reader: Reader, _: Schemas) -> Reading[None]:
-    tag = ""
+def _read(reader: Reader, schemas: Schemas) -> Reading[None]:
+    tag, names = "", schemas or None
     while True:
         reader.mark()
-        if not (yield from _read_calls(reader)) and (text := tag + reader.taken):
+        if not (yield from _read_calls(reader, names)) and (text := tag + reader.taken):
             yield Content(text)
         found = yield from reader.until(_TAGS, Content, trim=True)
         if found is None:
@@ -30,15 +31,16 @@ def _read(reader: Reader, _: Schemas) -> Reading[None]:
         tag = reader.trimmed + found
 
 
-def _read_calls(reader: Reader) -> Reading[bool]:
+def _read_calls(reader: Reader, names: Collection[str] | None) -> Reading[bool]:
+    """Only of the functions that there are: much else begins as they do."""
     yield from reader.skip_space()
     match (yield from reader.peek()):
         case "{":
-            called = yield from read_call(reader)
+            called = yield from read_call(reader, names)
             while called and (yield from reader.follows(";", ",")):
-                yield from read_call(reader)
+                yield from read_call(reader, names)
         case "[":
-            called = yield from _read_list(reader)
+            called = yield from _read_list(reader, names)
         case _:
             return False
     if called:
@@ -47,26 +49,26 @@ def _read_calls(reader: Reader) -> Reading[bool]:
     return called
 
 
-def _read_list(reader: Reader) -> Reading[bool]:
+def _read_list(reader: Reader, names: Collection[str] | None) -> Reading[bool]:
     yield from reader.starts("[")
     yield from reader.skip_space()
     if (yield from reader.peek()) == "{":
-        called = yield from read_calls(reader)
+        called = yield from read_call(reader, names)
         while called and (yield from reader.follows(",")):
-            yield from read_call(reader)
+            yield from read_call(reader, names)
     else:
-        called = yield from _read_python_call(reader)
+        called = yield from _read_python_call(reader, names)
         while called and (yield from reader.follows(",")):
-            yield from _read_python_call(reader)
+            yield from _read_python_call(reader, names)
     if called:
         yield from reader.follows("]")
     return called
 
 
-def _read_python_call(reader: Reader) -> Reading[bool]:
+def _read_python_call(reader: Reader, names: Collection[str] | None) -> Reading[bool]:
     yield from reader.skip_space()
     name = yield from reader.matching(_NAME)
-    if not name or not (yield from reader.starts("(")):
+    if not name or (names is not None and name not in names) or not (yield from reader.starts("(")):
         return False
     yield CallStart(name)
     separator = "{"
@@ -88,6 +90,6 @@ def _read_python_call(reader: Reader) -> Reading[bool]:
 
 LLAMA: Final = ToolFormat(
     read=_read,
-    layout=Layout(opening='{"name": "$NAME", "parameters": ', closing="}", between="; "),
+    layout=Layout(opening='{"name": "$NAME", "parameters": ', closing="}"),
     marks=(*_TAGS, _END),
 )

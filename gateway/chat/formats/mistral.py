@@ -16,7 +16,7 @@ from gateway.chat.reader import Reader, Reading
 _CALLS: Final = "[TOOL_CALLS]"
 _ID: Final = "[CALL_ID]"
 _ARGUMENTS: Final = "[ARGS]"
-_WORD: Final = re.compile(r"[\w.:/-]*")
+_WORD: Final = re.compile(r"[\w.:/-]{0,128}")
 _ALPHABET: Final = string.ascii_letters + string.digits
 
 

@@ -40,7 +40,7 @@ def _read_function(reader: Reader, schemas: Schemas) -> Reading[None]:
     if not name:
         return
     yield CallStart(name)
-    properties = schemas.get(name, {}).get("properties", {})
+    properties = schemas.get(name, {}).get("properties") or {}
     separator = "{"
     while mark := (yield from reader.follows(_PARAMETER, _FUNCTION_END)):
         if mark == _FUNCTION_END:
@@ -51,16 +51,32 @@ def _read_function(reader: Reader, schemas: Schemas) -> Reading[None]:
         if key is None:
             return
         yield CallArguments(f"{separator}{json.dumps(key, ensure_ascii=False)}: ")
-        yield from _read_value(reader, properties.get(key, {}))
+        yield from _read_value(reader, _kinds(properties.get(key)))
         separator = ", "
 
 
-def _read_value(reader: Reader, schema: Mapping[str, Any]) -> Reading[None]:
+def _kinds(schema: Any) -> set[str]:
+    """The types that a value may have, as far as its schema says."""
+    if not isinstance(schema, Mapping):
+        return set()
+    told = schema.get("type")
+    kinds = set(told) if isinstance(told, list) else {told} if isinstance(told, str) else set()
+    for parts in (schema.get("anyOf"), schema.get("oneOf")):
+        kinds |= {kind for part in (parts if isinstance(parts, list) else ()) for kind in _kinds(part)}
+    values = schema.get("enum")
+    if not kinds and isinstance(values, list) and all(isinstance(value, str) for value in values):
+        kinds = {"string"}
+    return kinds
+
+
+def _read_value(reader: Reader, kinds: set[str]) -> Reading[None]:
     yield from reader.starts("\n")
     ends = (f"\n{_PARAMETER_END}", _PARAMETER_END)
-    if schema.get("type") != "string":
-        value = yield from reader.text_until(*ends)
-        yield CallArguments(as_json(value or ""))
+    if kinds != {"string"}:
+        value = (yield from reader.text_until(*ends)) or ""
+        nothing = "null" in kinds and value.strip() in ("null", "None")
+        text = json.dumps(value, ensure_ascii=False) if "string" in kinds and not nothing else as_json(value)
+        yield CallArguments(text)
         return
     yield CallArguments('"')
     yield from reader.until(ends, lambda text: CallArguments(json.dumps(text, ensure_ascii=False)[1:-1]))

@@ -229,6 +229,11 @@ async def test_a_call_or_an_answer_in_the_form(gateway: Gateway) -> None:
             "tools[0].function.parameters",
         ),
         ({"tools": [TOOLS[0], TOOLS[0]]}, "tools"),
+        ({"tools": [{"function": {"name": "f\n"}}]}, "tools[0].function.name"),
+        (
+            {"tools": [{"function": {"name": "f", "parameters": {"type": "string"}}}]},
+            "tools[0].function.parameters",
+        ),
         ({"tools": None, "tool_choice": "required"}, "tool_choice"),
         ({"tools": None, "tool_choice": named("sleep")}, "tool_choice"),
         ({"tool_choice": named("fly")}, "tool_choice"),
@@ -274,3 +279,19 @@ async def test_openais_first_way_of_calling_in_a_conversation(gateway: Gateway) 
     assert '<tool_call>\n{"name": "sleep", "arguments": {}}' in prompt(gateway)
     assert "<tool_response>\nslept\n</tool_response>" in prompt(gateway)
     assert "<assistant>No.</assistant>" in prompt(gateway)
+
+
+async def test_a_forced_call_that_a_stop_string_has_broken_is_left_out(gateway: Gateway) -> None:
+    choice = the_choice(await ask(gateway, CALL[:50], tool_choice="required"))
+    assert "tool_calls" not in choice["message"]
+
+
+@pytest.mark.parametrize("levels", [300, 450, 480, 500, 700])
+async def test_a_schema_however_deep_is_no_error_of_the_server(gateway: Gateway, levels: int) -> None:
+    deep = '{"type": "object", "properties": {"a": ' * levels + "{}" + "}}" * levels
+    form = f'"response_format": {{"type": "json_schema", "json_schema": {{"name": "x", "schema": {deep}}}}}'
+    tool = f'{{"type": "function", "function": {{"name": "f", "parameters": {deep}}}}}'
+    for fields in (form, f'"tools": [{tool}], "tool_choice": "required"'):
+        body = f'{{"model": "alpha", "messages": [{{"role": "user", "content": "hello"}}], {fields}}}'
+        reply = await gateway.post("/v1/chat/completions", body=body.encode())
+        assert reply.status in (200, 400), reply.body

@@ -19,6 +19,9 @@ from gateway.config import ToolParser
 
 SCHEMAS = {
     "f": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "string"}}},
+    "g": {"type": "object"},
+    "h": {"type": "object", "properties": None},
+    "o": {"properties": {"x": {"anyOf": [{"type": "string"}, {"type": "null"}]}, "y": True}},
 }
 WIDE = '{"a": 1, "b": "}</tool_call> \\" ü"}'
 
@@ -88,6 +91,17 @@ CASES: list[tuple[ToolParser, str, list[Piece]]] = [
     ("llama4_pythonic", "<|python_start|>[f(a=1)]<|python_end|>", F),
     ("pythonic", "[1, 2] and [f](x)", said("[1, 2] and [f](x)")),
     ("pythonic", "[f(a=", call("f", "", whole=False)),
+    ("llama3_json", '{"name": "Ada", "age": 36}', said('{"name": "Ada", "age": 36}')),
+    ("pythonic", "[see(below)] for it", said("[see(below)] for it")),
+    ("qwen3_coder", "<function=f><parameter=b>1</parameter></function>", call("f", '{"b": "1"}')),
+    ("qwen3_coder", "<function=o><parameter=x>12</parameter></function>", call("o", '{"x": "12"}')),
+    ("qwen3_coder", "<function=o><parameter=x>null</parameter></function>", call("o", '{"x": null}')),
+    ("qwen3_coder", "<function=o><parameter=y>NaN</parameter></function>", call("o", '{"y": "NaN"}')),
+    (
+        "qwen3_coder",
+        f"<function=o><parameter=y>{'[' * 3000}</parameter></function>",
+        call("o", f'{{"y": "{"[" * 3000}"}}'),
+    ),
     (
         "mistral",
         '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]',

@@ -210,3 +210,36 @@ def test_tojson_takes_json_dumps_arguments() -> None:
     assert render(
         "{{ messages[0].content }}{{ x | tojson(indent=2) }}", user(""), variables={"x": value}
     ) == (json.dumps(value, ensure_ascii=False, indent=2))
+
+
+DEEPSEEK_LIKE = """\
+{%- for message in messages %}
+    {%- if message['role'] == 'assistant' and message['content'] is none %}
+        {%- for tool in message['tool_calls'] %}
+            {{- '<｜tool▁call▁begin｜>function<｜tool▁sep｜>' + tool['function']['name'] + '\\n```json\\n'
+                + tool['function']['arguments'] + '\\n```<｜tool▁call▁end｜>' }}
+        {%- endfor %}
+    {%- else %}
+        {{- '<' + message['role'] + '>' + message['content'] }}
+    {%- endif %}
+{%- endfor %}
+"""
+
+
+def test_a_template_that_takes_arguments_for_text_and_looks_for_no_content() -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": '{"a": "ü"}'}}
+    prompt = render(DEEPSEEK_LIKE, user("Hi"), assistant(None, tool_calls=[call]))
+    arguments = '\n```json\n{"a": "ü"}\n```'
+    assert prompt == f"<user>Hi<｜tool▁call▁begin｜>function<｜tool▁sep｜>add{arguments}<｜tool▁call▁end｜>"
+
+
+def test_tools_are_told_of_in_the_templates_own_way_of_calling() -> None:
+    tool = {"type": "function", "function": {"name": "add"}}
+    prompt = render(DEEPSEEK_LIKE, user("Hi"), tools=[tool])
+    assert '{"name": "add"}' in prompt
+    assert "<｜tool▁sep｜>the function's name\n```json\n{...}\n```" in prompt
+
+
+def test_documents_of_the_clients_reach_the_template() -> None:
+    documents = [{"text": "mice"}]
+    assert render("{{ documents[0].text }}", user("Hi"), variables={"documents": documents}) == "mice"
