@@ -91,7 +91,7 @@ def model_for(request: str) -> str:
 @schemathesis.deserializer("text/event-stream")
 def events(_: DeserializationContext, response: Response) -> list[Any]:
     """The data of each event is what the description is about."""
-    lines = response.content.decode().splitlines()
+    lines = response.content.decode().split("\n")
     data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     return [json.loads(item) for item in data if item != "[DONE]"]
 
