@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import termios
@@ -106,6 +107,12 @@ def test_in_a_terminal_ps_is_a_table(gateway: Process) -> None:
         assert terminal.exit_code() == 0
 
 
+def _begin_session() -> None:
+    """As a login does: with the terminal, and with signals that whoever runs the tests may ignore."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A verb in a pseudo-terminal."""
 
@@ -117,7 +124,7 @@ class Terminal:
             stdout=terminal,
             stderr=terminal,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_begin_session,
             env={**os.environ, "DORMOUSE_URL": gateway.url, "DORMOUSE_API_KEY": KEY, "TERM": "xterm"},
         )
         os.close(terminal)
