@@ -19,6 +19,8 @@ TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 # Two at a time, each with one thread and in the order of collecting; then alone those that measure time, with
 # as many threads as a user has. ARGS may choose tests of which one half has none, which pytest answers with 5.
+# Whatever the environment says, bytecode is written: the tests start sixty processes that import the same.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: lint $(CLIENTS)
 	OMP_NUM_THREADS=1 $(PYTEST) -m "$(HERE) and not alone" $(TWO) $(ARGS) || [ $$? -eq 5 ]
 	$(PYTEST) -m "$(HERE) and alone" tests/e2e $(ARGS) || [ $$? -eq 5 ]

@@ -231,9 +231,11 @@ def test_a_release_waits_for_the_matrix_that_is_being_packed(tmp_path: Path) -> 
         packing_one = pool.submit(model.weights.pack_next)
         packing.wait(5)
         releasing = pool.submit(model.weights.release)
-        with pytest.raises(TimeoutError):
-            releasing.result(0.05)
-        go_on.set()
+        try:
+            with pytest.raises(TimeoutError):
+                releasing.result(0.05)
+        finally:
+            go_on.set()
         assert packing_one.result()
         releasing.result()
     assert model.weights.packed == 0
