@@ -27,18 +27,21 @@ def _read(reader: Reader, schemas: Schemas) -> Reading[None]:
     while mark := (yield from reader.until((OPEN, _FUNCTION), Content, trim=True)):
         reader.mark()
         if mark == _FUNCTION or (yield from reader.follows(_FUNCTION)):
-            yield from _read_function(reader, schemas)
-        elif not (yield from read_calls(reader)):
+            called = yield from _read_function(reader, schemas, any_name=mark == OPEN)
+        else:
+            called = yield from read_calls(reader)
+        if not called:
             yield from give_back(reader, mark)
             continue
         yield from reader.follows(CLOSE)
         yield from reader.skip_space()
 
 
-def _read_function(reader: Reader, schemas: Schemas) -> Reading[None]:
+def _read_function(reader: Reader, schemas: Schemas, *, any_name: bool) -> Reading[bool]:
+    """Without ``any_name`` only of a function that there is. False, and nothing given out, for another."""
     name = ((yield from reader.text_until(">")) or "").strip()
-    if not name:
-        return
+    if not name or not (any_name or name in schemas):
+        return False
     yield CallStart(name)
     properties = schemas.get(name, {}).get("properties") or {}
     separator = "{"
@@ -46,13 +49,14 @@ def _read_function(reader: Reader, schemas: Schemas) -> Reading[None]:
         if mark == _FUNCTION_END:
             yield CallArguments("{}" if separator == "{" else "}")
             yield CallEnd()
-            return
+            break
         key = yield from reader.text_until(">")
         if key is None:
-            return
+            break
         yield CallArguments(f"{separator}{json.dumps(key, ensure_ascii=False)}: ")
         yield from _read_value(reader, _kinds(properties.get(key)))
         separator = ", "
+    return True
 
 
 def _kinds(schema: Any) -> set[str]:

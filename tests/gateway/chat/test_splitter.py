@@ -94,6 +94,8 @@ CASES: list[tuple[ToolParser, str, list[Piece]]] = [
     ("llama3_json", '{"name": "Ada", "age": 36}', said('{"name": "Ada", "age": 36}')),
     ("pythonic", "[see(below)] for it", said("[see(below)] for it")),
     ("qwen3_coder", "<function=f><parameter=b>1</parameter></function>", call("f", '{"b": "1"}')),
+    ("qwen3_coder", "Write <function=x> here", said("Write <function=x> here")),
+    ("qwen3_coder", "Write <function=x", said("Write <function=x")),
     ("qwen3_coder", "<function=o><parameter=x>12</parameter></function>", call("o", '{"x": "12"}')),
     ("qwen3_coder", "<function=o><parameter=x>null</parameter></function>", call("o", '{"x": null}')),
     ("qwen3_coder", "<function=o><parameter=y>NaN</parameter></function>", call("o", '{"y": "NaN"}')),
