@@ -81,7 +81,7 @@ class Tokenizer:
         """As ``decode``, with those of the special tokens that are ``shown``."""
         if not shown:
             return self.decode(token_ids)
-        hidden = self._special - shown
+        hidden = self.special - shown
         return self.decode([token for token in token_ids if token not in hidden], skip_special_tokens=False)
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -103,7 +103,8 @@ class Tokenizer:
         return frozenset(self._tokenizer.get_added_tokens_decoder())
 
     @cached_property
-    def _special(self) -> frozenset[int]:
+    def special(self) -> frozenset[int]:
+        """Ids that are not part of the text."""
         added = self._tokenizer.get_added_tokens_decoder()
         return frozenset(token_id for token_id, token in added.items() if token.special)
 
@@ -125,6 +126,7 @@ class IncrementalDecoder:
     ) -> None:
         """``shown``: special tokens that are part of the text."""
         self._decode = partial(tokenizer.decode_showing, shown=shown)
+        self._hidden = tokenizer.special - shown
         self._window = _end_of(prompt_ids, self._decode)
         self._written = len(self._window)
         """Tokens of the window whose text has been given out."""
@@ -133,6 +135,8 @@ class IncrementalDecoder:
 
     def push(self, token_id: int) -> str:
         """The text that this token completes; empty while a character is incomplete."""
+        if token_id in self._hidden:
+            return ""
         self._window.append(token_id)
         text, end = self._decode(self._window), len(self._window)
         if not text.endswith(_REPLACEMENT):

@@ -118,7 +118,7 @@ def test_one_who_stops_reading_is_cut(server: Server) -> None:
 def test_those_who_do_not_read_hold_up_nobody_and_cost_little_memory(
     tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
-    clients, tokens, token_bytes = 10, 350, 4096
+    clients, tokens, token_bytes = 10, 700, 4096
     with running(tmp_path, config(checkpoints, "60s"), OMP_NUM_THREADS="1") as server:
         assert server.process
         body = {"model": "fast", "max_tokens": tokens, "logprobs": 1}

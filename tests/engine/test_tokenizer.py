@@ -108,6 +108,8 @@ def test_a_long_prompt_of_bytes_and_an_answer_of_bytes(fallback: Tokenizer) -> N
     shown=st.sets(st.integers(0, 3)),
 )
 @settings(max_examples=100)
+@example(ids=[130, 0, 0, 0, 98], shown=set())
+@example(ids=[130, 0, 0, 0, 98], shown={1})
 def test_special_tokens_that_are_shown(byte_level: Tokenizer, ids: list[int], shown: set[int]) -> None:
     """They are part of the text, and the others change nothing."""
     decoder = IncrementalDecoder(byte_level, [], frozenset(shown))
