@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -77,13 +78,6 @@ class Tokenizer:
             return self._tokenizer.decode_batch([token_ids], skip_special_tokens=skip_special_tokens)[0]
         return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
-    def decode_showing(self, token_ids: Sequence[int], shown: frozenset[int]) -> str:
-        """As ``decode``, with those of the special tokens that are ``shown``."""
-        if not shown:
-            return self.decode(token_ids)
-        hidden = self.special - shown
-        return self.decode([token for token in token_ids if token not in hidden], skip_special_tokens=False)
-
     def token_bytes(self, token_id: int) -> bytes:
         """What the token stands for, which may be half a character; a special token's name."""
         token = self.token(token_id)
@@ -125,9 +119,10 @@ class IncrementalDecoder:
         self, tokenizer: Tokenizer, prompt_ids: Sequence[int], shown: frozenset[int] = frozenset()
     ) -> None:
         """``shown``: special tokens that are part of the text."""
-        self._decode = partial(tokenizer.decode_showing, shown=shown)
         self._hidden = tokenizer.special - shown
-        self._window = _end_of(prompt_ids, self._decode)
+        self._decode = partial(tokenizer.decode, skip_special_tokens=False)
+        visible = (token for token in reversed(prompt_ids) if token not in self._hidden)
+        self._window = _end_of(list(islice(visible, _CONTEXT + _HALF))[::-1], self._decode)
         self._written = len(self._window)
         """Tokens of the window whose text has been given out."""
         self._known = self._decode(self._window)

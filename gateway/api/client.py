@@ -57,7 +57,7 @@ class Client:
         await send_whole(self._send, status, body, headers)
 
     async def _send(self, message: Message) -> None:
-        self._sending_since = _now()
+        self._sending_since = now()
         await self._asgi_send(message)
         self._sending_since = None
 
@@ -70,7 +70,7 @@ class Client:
         one a send would show in the price of a token."""
         while True:
             since = self._sending_since
-            left = self._stall_timeout if since is None else since + self._stall_timeout - _now()
+            left = self._stall_timeout if since is None else since + self._stall_timeout - now()
             if left <= 0:
                 break
             await asyncio.sleep(left)
@@ -78,7 +78,7 @@ class Client:
             self._abort()
 
 
-def _now() -> float:
+def now() -> float:
     return asyncio.get_running_loop().time()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -87,7 +88,7 @@ async def prepare(request: CompletionRequest, fleet: Fleet) -> Job:
         raise InvalidRequest(f"{len(prompts)} prompts of n choices are more than {MAX_CHOICES}", param="n")
     engine = await open_engine(fleet, model)
     prompt_ids = [await _token_ids(engine, prompt) for prompt in prompts]
-    grammar = await compile_constraint(asked_constraint(request), engine)
+    grammar = await compile_constraint(await asyncio.to_thread(asked_constraint, request), engine)
     return Job(
         model=model.name,
         engine=engine,

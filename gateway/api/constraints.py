@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,6 +19,10 @@ Asked = tuple[str, Constraint]
 """The field that asks, and what it asks for."""
 
 
+_Making = tuple[str, Callable[[], Constraint]]
+"""The same, to be made: of a large schema that takes its time."""
+
+
 async def compile_constraint(asked: Asked | None, engine: Engine) -> Grammar | None:
     """Off the loop. Raises InvalidRequest, which names the field, for what the engine cannot enforce."""
     if asked is None:
@@ -29,8 +34,24 @@ async def compile_constraint(asked: Asked | None, engine: Engine) -> Grammar | N
         raise InvalidRequest(f"{param}: {error}", param=param) from None
 
 
-def asked_constraint(request: GenerationRequest) -> Asked | None:
+def check_constraint(request: GenerationRequest) -> None:
     """Raises InvalidRequest when several fields ask."""
+    _asking(request)
+
+
+def asked_constraint(request: GenerationRequest) -> Asked | None:
+    """Blocking. Raises InvalidRequest."""
+    asking = _asking(request)
+    if asking is None:
+        return None
+    param, make = asking
+    try:
+        return param, make()
+    except RecursionError:
+        raise InvalidRequest(f"{param}: the schema is nested too deeply", param=param) from None
+
+
+def _asking(request: GenerationRequest) -> _Making | None:
     asked = [*_response_format(request), *_structured_outputs(request), *_guided(request)]
     if len(asked) > 1:
         (first, _), (second, _), *_ = asked
@@ -38,19 +59,19 @@ def asked_constraint(request: GenerationRequest) -> Asked | None:
     return asked[0] if asked else None
 
 
-def _response_format(request: GenerationRequest) -> Iterator[Asked]:
+def _response_format(request: GenerationRequest) -> Iterator[_Making]:
     wanted = request.response_format
     if wanted is None or wanted.type == "text":
         return
     if wanted.type == "json_object":
-        yield "response_format", Constraint(kind="json")
+        yield "response_format", partial(Constraint, kind="json")
     elif wanted.json_schema is None:
         raise InvalidRequest("response_format has no json_schema", param="response_format.json_schema")
     else:
-        yield "response_format", _json_schema(wanted.json_schema.schema_)
+        yield "response_format", partial(_json_schema, wanted.json_schema.schema_)
 
 
-def _structured_outputs(request: GenerationRequest) -> Iterator[Asked]:
+def _structured_outputs(request: GenerationRequest) -> Iterator[_Making]:
     wanted = request.structured_outputs
     if wanted is None:
         return
@@ -58,11 +79,11 @@ def _structured_outputs(request: GenerationRequest) -> Iterator[Asked]:
         param = "structured_outputs.structural_tag"
         raise InvalidRequest(f"{param} is not supported yet", param=param)
     if wanted.json_object:
-        yield "structured_outputs.json_object", Constraint(kind="json")
+        yield "structured_outputs.json_object", partial(Constraint, kind="json")
     yield from _each("structured_outputs.", wanted.json, wanted.regex, wanted.grammar, wanted.choice)
 
 
-def _guided(request: GenerationRequest) -> Iterator[Asked]:
+def _guided(request: GenerationRequest) -> Iterator[_Making]:
     yield from _each(
         "guided_", request.guided_json, request.guided_regex, request.guided_grammar, request.guided_choice
     )
@@ -70,15 +91,15 @@ def _guided(request: GenerationRequest) -> Iterator[Asked]:
 
 def _each(
     prefix: str, json: JsonSchema | None, regex: str | None, grammar: str | None, choice: list[str] | None
-) -> Iterator[Asked]:
+) -> Iterator[_Making]:
     if json is not None:
-        yield f"{prefix}json", _json_schema(json)
+        yield f"{prefix}json", partial(_json_schema, json)
     texts: dict[ConstraintKind, str | None] = {"regex": regex, "grammar": grammar}
     for kind, text in texts.items():
         if text is not None:
-            yield f"{prefix}{kind}", Constraint(kind=kind, value=text)
+            yield f"{prefix}{kind}", partial(Constraint, kind=kind, value=text)
     if choice is not None:
-        yield f"{prefix}choice", Constraint(kind="choice", value=tuple(choice))
+        yield f"{prefix}choice", partial(Constraint, kind="choice", value=tuple(choice))
 
 
 def _json_schema(schema: JsonSchema) -> Constraint:
@@ -87,7 +108,4 @@ def _json_schema(schema: JsonSchema) -> Constraint:
             schema = msgspec.json.decode(schema, type=dict[str, Any])
         except msgspec.DecodeError:
             return Constraint(kind="json_schema", value=str(schema))  # which the engine will refuse
-    try:
-        return Constraint(kind="json_schema", value=schema_text(schema))
-    except RecursionError:
-        raise InvalidRequest("the schema is nested too deeply", param="response_format") from None
+    return Constraint(kind="json_schema", value=schema_text(schema))

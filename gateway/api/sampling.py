@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from engine import Grammar, ModelInfo, SamplingParams
-from gateway.api.constraints import asked_constraint
+from gateway.api.constraints import check_constraint
 from gateway.api.prompts import check_vocabulary
 from gateway.api.schema.generation import GenerationRequest
 from gateway.config import NEVER, ModelConfig
@@ -60,7 +60,7 @@ def check_generation(request: GenerationRequest) -> None:
         raise InvalidRequest("stream_options is only allowed when stream is true", param="stream_options")
     if request.prompt_logprobs is not None and request.stream:
         raise InvalidRequest("prompt_logprobs are not available when stream is true", param="prompt_logprobs")
-    asked_constraint(request)
+    check_constraint(request)
 
 
 def refuse(**needed: bool) -> None:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from gateway.api.client import Client
+from gateway.api.client import Client, now
 
 HOLD_BACK: Final = 2.0
 HEARTBEAT: Final = 5.0
@@ -79,7 +79,7 @@ class EventStream:
 
     async def _send(self, events: bytes) -> None:
         await self._client.write(events)
-        self._sent_at = _now()
+        self._sent_at = now()
 
     async def _beat(self) -> None:
         pause = HOLD_BACK
@@ -88,12 +88,8 @@ class EventStream:
             async with self._sending:
                 if not self.started:
                     await self._start({})
-                quiet = _now() - self._sent_at
+                quiet = now() - self._sent_at
                 if quiet >= HEARTBEAT and not self._ended:
                     await self._send(comment("waiting"))
                     quiet = 0.0
                 pause = HEARTBEAT - quiet
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

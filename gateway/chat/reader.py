@@ -55,7 +55,8 @@ class Reader:
 
     def until(self, markers: Sequence[str], wrap: Wrap, *, trim: bool = False) -> Reading[str | None]:
         """Give out text up to the first of ``markers``, which is taken too and returned; None at the end.
-        With ``trim`` white space before a marker is dropped."""
+        With ``trim`` white space before a marker is dropped. What was taken so far is forgotten."""
+        self._taken = None
         while True:
             at, marker = self._first(markers)
             if marker is not None:

@@ -1,4 +1,4 @@
-"""A thousand clients that leave at any moment, and some that read slowly: nothing is kept for them."""
+"""A thousand clients that leave at any moment: nothing is kept for them."""
 
 from __future__ import annotations
 

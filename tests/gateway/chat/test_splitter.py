@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from gateway.chat.formats.known import FORMATS, shown_format
 from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content, Piece, Reasoning
 from gateway.chat.splitter import AnswerStyle, Splitter
 from gateway.chat.thinking import THINKING, thinking_of
-from gateway.config import ToolParser
+from gateway.config import ReasoningParser, ToolParser
 
 SCHEMAS = {
     "f": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "string"}}},
@@ -321,3 +321,8 @@ def test_a_template_may_show_none() -> None:
     assert thinking_of("{{ message.content }}") is None
     assert thinking_of("{{ '<think>\\n\\n</think>' }}") is THINKING["think"]
     assert thinking_of("[THINK]{{ x }}[/THINK]") is THINKING["mistral"]
+
+
+def test_every_name_of_the_configuration_is_known() -> None:
+    assert FORMATS.keys() == set(get_args(ToolParser))
+    assert THINKING.keys() == set(get_args(ReasoningParser))
