@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.raw_request import send_request
 from tests.e2e.server import Server, running
 
 BATCHES, BATCH = 100, 10
@@ -50,19 +51,6 @@ def any_body(choose: random.Random) -> tuple[str, dict[str, Any]]:
             tools = [{"type": "function", "function": {"name": "f"}}]
             messages = [{"role": "user", "content": text}]
             return "/v1/chat/completions", {**body, "messages": messages, "tools": tools}
-
-
-def open_request(
-    server: Server, route: str, body: dict[str, Any], buffer: int | None = None
-) -> socket.socket:
-    content = json.dumps(body).encode()
-    head = f"POST {route} HTTP/1.1\r\nhost: 127.0.0.1:{server.port}\r\ncontent-length: {len(content)}\r\n\r\n"
-    client = socket.socket()
-    if buffer:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    client.connect(("127.0.0.1", server.port))
-    client.sendall(head.encode() + content)
-    return client
 
 
 def leave(client: socket.socket, choose: random.Random) -> None:
@@ -103,7 +91,7 @@ def test_a_thousand_clients_leave(tmp_path: Path, checkpoints: dict[str, Path]) 
         quiet = server.status("m")["kv_bytes"]
         took = []
         for _ in range(BATCHES):
-            clients = [open_request(server, *any_body(choose)) for _ in range(BATCH)]
+            clients = [send_request(server, *any_body(choose)) for _ in range(BATCH)]
             choose.shuffle(clients)
             for client in clients:
                 time.sleep(choose.choice([0, 0, 0.01, 0.05, 0.3]) * choose.random())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import socket
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.raw_request import send_request
 from tests.e2e.server import Server, running
 
 PATIENCE = 1.5
@@ -49,17 +49,9 @@ def asleep(server: Server) -> Server:
 def open_request(
     server: Server, model: str = "slow", *, stream: bool, receive_buffer: int | None = None, **body: object
 ) -> socket.socket:
-    """Send a request by hand and leave the answer unread."""
+    """For an answer that would take long."""
     given = {"model": model, "prompt": "x", "max_tokens": 3000, "ignore_eos": True, "stream": stream, **body}
-    content = json.dumps(given).encode()
-    headers = f"host: 127.0.0.1:{server.port}\r\ncontent-length: {len(content)}"
-    head = f"POST /v1/completions HTTP/1.1\r\n{headers}\r\n\r\n"
-    client = socket.socket()
-    if receive_buffer:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    client.connect(("127.0.0.1", server.port))
-    client.sendall(head.encode() + content)
-    return client
+    return send_request(server, "/v1/completions", given, receive_buffer)
 
 
 def all_gone(server: Server, model: str = "slow", seconds: float = PATIENCE) -> None:
