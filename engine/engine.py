@@ -229,12 +229,14 @@ class TorchEngine:
         check_request(self.info, request)
         stepper = self._awake_stepper()
         assert isinstance(stepper, GenerationStepper)
-        stream, left = DeltaStream(), request.n
+        stream, left = DeltaStream(request.read_ahead // request.n), request.n
         stepper.submit(Sequence.of(within_reach(self.info, request), self._tokenizer, self._eos, stream))
         self._device.notify()
         try:
             while left:
                 deltas = await stream.next()
+                if stream.caught_up:
+                    self._device.notify()
                 yield deltas
                 left -= sum(delta.finish_reason is not None for delta in deltas)
         finally:

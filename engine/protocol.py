@@ -86,11 +86,12 @@ class Engine(Protocol):
 
     async def went_on(self) -> None:
         """Return when, since the last ``resume``, something has got further than it was when it was
-        suspended, or nothing of it is left: till then what was given up is computed again."""
+        suspended, or nothing of it is left that is read: till then what was given up is computed again."""
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
         """Yield one list of deltas a step, until every choice has finished; ``aclose`` aborts within one
-        step. Raises RequestError before the first token, EngineError in the middle."""
+        step. Who takes them too slowly gets no more for a while, and holds no memory of the device meanwhile.
+        Raises RequestError before the first token, EngineError in the middle."""
 
     async def embed(
         self, inputs: Sequence[Sequence[int]], dimensions: int | None = None

@@ -42,6 +42,8 @@ class Scheduler:
         self.budget = budget
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.aside: list[Sequence] = []
+        """Those whose readers are too far behind. They have no blocks and take nobody's place."""
         self.prefilling: Scheduled = []
         """The chunk of prompts in the making. Its blocks are held until it ends: it writes into them even if
         its sequence has left."""
@@ -49,17 +51,27 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        return bool(self.waiting or self.running)
+        moving = (one.stream.has_room or one.stream.aborted for one in self.aside)
+        return bool(self.waiting or self.running) or any(moving)
 
     @property
     def sequences(self) -> list[Sequence]:
         """All that have not finished."""
-        queued = [*self.running, *self.waiting]
+        queued = [*self.running, *self.waiting, *self.aside]
         return queued + [follower for sequence in queued for follower in sequence.followers]
 
     def add(self, sequence: Sequence) -> None:
         """Its followers wait for its prompt."""
         self.waiting.append(sequence)
+
+    def heed_readers(self) -> None:
+        """Who is read too slowly makes way, and goes on when the reader has caught up."""
+        back = [one for one in self.aside if one.stream.has_room]
+        for sequence in [one for one in (*self.running, *self.waiting) if one.stream.full]:
+            self._set_aside(sequence)
+        for sequence in reversed(back):
+            self.aside.remove(sequence)
+            self.waiting.appendleft(sequence)
 
     @property
     def prompts(self) -> int:
@@ -114,6 +126,8 @@ class Scheduler:
             self.running.remove(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
+        elif sequence in self.aside:
+            self.aside.remove(sequence)
         if sequence.followers:
             first, *first.followers = sequence.followers
             sequence.followers = []
@@ -228,6 +242,13 @@ class Scheduler:
         self.running.remove(sequence)
         self._release(sequence)
         self.waiting.appendleft(sequence)
+
+    def _set_aside(self, sequence: Sequence) -> None:
+        if sequence in self.running:
+            self._preempt(sequence)
+        self.waiting.remove(sequence)
+        self._release(sequence)
+        self.aside.append(sequence)
 
     def _release(self, sequence: Sequence) -> None:
         self._kv.pool.release(sequence.blocks)

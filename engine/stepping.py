@@ -117,6 +117,7 @@ class GenerationStepper:
         for sequence in scheduler.sequences:
             if sequence.stream.aborted:
                 scheduler.finish(sequence)
+        scheduler.heed_readers()
 
     def _decode(self) -> int:
         """The next token of every answer; how many these were."""

@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Final
 
 from engine.types import Delta
+
+_LEAST_AHEAD: Final = 16
+"""Steps that any reader may be behind: it has other things to do, too."""
 
 
 class DeltaStream:
     """All choices of one request. Made on the loop; ``aborted`` may be set there at any time."""
 
-    def __init__(self) -> None:
+    def __init__(self, read_ahead: int = 1024) -> None:
+        """``read_ahead``: steps that may wait to be taken."""
         self.aborted = False
         """Nobody waits any more."""
+        self._most = max(read_ahead, _LEAST_AHEAD)
         self._loop = asyncio.get_running_loop()
         self._steps: asyncio.Queue[list[Delta] | BaseException] = asyncio.Queue()
 
@@ -24,6 +30,20 @@ class DeltaStream:
         if isinstance(step, BaseException):
             raise step
         return step
+
+    @property
+    def full(self) -> bool:
+        """The reader is so far behind that nothing more should come until there is room."""
+        return self._steps.qsize() >= self._most
+
+    @property
+    def has_room(self) -> bool:
+        return self._steps.qsize() <= self._most // 2
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the last ``next`` made room."""
+        return self._steps.qsize() == self._most // 2
 
     def _put(self, items: Sequence[Delta | BaseException]) -> None:
         """On the loop."""

@@ -176,6 +176,8 @@ class GenerateRequest:
     sampling: SamplingParams
     n: int = 1
     """Choices. They share the prompt's KV; the seed of choice i is ``seed + i``."""
+    read_ahead: int = 1024
+    """Tokens of all choices that may wait to be taken, a few steps in any case; then the answer pauses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Final
 
 from engine import Delta, GenerateRequest
 from gateway.fleet import Lease
+
+_ARRIVED: Final = 64
+"""Steps that may wait here. The engine lets more of them wait, but not without end."""
 
 
 def generate_all(lease: Lease, requests: Sequence[GenerateRequest]) -> AsyncGenerator[list[Delta]]:
@@ -17,18 +21,19 @@ def generate_all(lease: Lease, requests: Sequence[GenerateRequest]) -> AsyncGene
 
 
 async def _merged(lease: Lease, requests: Sequence[GenerateRequest]) -> AsyncGenerator[list[Delta]]:
-    arrived: asyncio.Queue[list[Delta] | Exception | None] = asyncio.Queue()
+    arrived: asyncio.Queue[list[Delta] | Exception | None] = asyncio.Queue(_ARRIVED)
+    requests = [replace(one, read_ahead=one.read_ahead // len(requests)) for one in requests]
 
     async def run(index: int, request: GenerateRequest) -> None:
         try:
             async with aclosing(lease.generate(request)) as steps:
                 async for deltas in steps:
-                    arrived.put_nowait(
+                    await arrived.put(
                         [replace(delta, index=index * request.n + delta.index) for delta in deltas]
                     )
-            arrived.put_nowait(None)
+            await arrived.put(None)
         except Exception as error:
-            arrived.put_nowait(error)
+            await arrived.put(error)
 
     runs = [asyncio.create_task(run(index, request)) for index, request in enumerate(requests)]
     try:

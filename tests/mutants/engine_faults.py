@@ -341,6 +341,22 @@ def those_who_left_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DeltaStream, "aborted", left, raising=False)
 
 
+@caught_by("test_slow_readers.py::test_no_more_waits_than_was_asked_for")
+def those_who_do_not_read_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DeltaStream, "full", False)
+
+
+@caught_by("test_slow_readers.py::test_an_answer_pauses_and_goes_on_with_the_same_tokens[True]")
+def nobody_hears_that_a_reader_has_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DeltaStream, "caught_up", False)
+
+
+@caught_by("test_slow_readers.py::test_one_that_leaves_while_aside_is_forgotten")
+def nobody_looks_whether_those_aside_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = property(lambda self: bool(self.waiting or self.running))
+    monkeypatch.setattr(Scheduler, "has_work", work)
+
+
 @caught_by("test_generate.py::test_an_answer_ends_at_the_models_length[1000]")
 def answers_outgrow_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.engine.within_reach", lambda info, request: request)
