@@ -31,7 +31,7 @@ from engine.request import check_request, within_reach
 from engine.sequence import Sequence
 from engine.stepping import GenerationStepper
 from engine.stream import DeltaStream
-from engine.tokenizer import Tokenizer
+from engine.tokenizer import Side, Tokenizer
 from engine.types import (
     ALL_TAGS,
     CheckpointError,
@@ -89,8 +89,11 @@ class TorchEngine:
     def last_step_at(self) -> float | None:
         return self._stepper.clock.last_step_at if self._stepper else None
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+    def encode(self, text: str, *, add_special_tokens: bool = True, most: int | None = None) -> list[int]:
+        if most is None:
+            return self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        keep: Side = "end" if self.info.kind == "generate" else "start"
+        return self._tokenizer.encode_part(text, most, keep, add_special_tokens=add_special_tokens)
 
     def decode(self, token_ids: SequenceOf[int], *, skip_special_tokens: bool = True) -> str:
         return self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)

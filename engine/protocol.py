@@ -40,8 +40,9 @@ class Engine(Protocol):
     def last_step_at(self) -> float | None:
         """``time.monotonic()`` at the end of the last step; None before the first."""
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Thread-safe and blocking: call it off the loop for long texts."""
+    def encode(self, text: str, *, add_special_tokens: bool = True, most: int | None = None) -> list[int]:
+        """Thread-safe and blocking: call it off the loop for long texts. Of a text of more than ``most``
+        tokens, special ones among them, a model that generates keeps the end, one that embeds the start."""
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...
 

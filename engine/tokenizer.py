@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import tokenizers
 
@@ -18,6 +18,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a batch of one needs
 
 _LONG: Final = 1000
 """Tokens whose text takes longer to make than another thread should wait."""
+
+Side = Literal["start", "end"]
 
 _CONTEXT = 6
 _HALF = 3
@@ -72,6 +74,14 @@ class Tokenizer:
         # Of the ways to encode, those of batches alone let other threads run meanwhile.
         (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         return encoding.ids
+
+    def encode_part(self, text: str, most: int, keep: Side, *, add_special_tokens: bool = True) -> list[int]:
+        """As ``encode``, but at most so many tokens: what is between the special ones is cut."""
+        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        special = self._tokenizer.num_special_tokens_to_add(False) if add_special_tokens else 0
+        encoding.truncate(max(most - special, 0), direction="left" if keep == "end" else "right")
+        whole: list[int] = self._tokenizer.post_process(encoding, None, add_special_tokens).ids
+        return whole[:most]
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         if len(token_ids) > _LONG:

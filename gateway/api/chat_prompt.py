@@ -13,7 +13,7 @@ from engine import Constraint, Engine
 from gateway.api.answer import Answer
 from gateway.api.constraints import Asked, asked_constraint
 from gateway.api.dialect import Dialect, dialect_of
-from gateway.api.prompts import encode_now
+from gateway.api.prompts import encode_now, most_tokens
 from gateway.api.schema.chat import ChatCompletionRequest
 from gateway.api.tools import OfferedTools, offered_tools
 from gateway.chat.forced import LarkWriter
@@ -51,7 +51,13 @@ def read_chat(request: ChatCompletionRequest, model: ModelConfig, engine: Engine
     marks = dialect.mark_tokens(engine) if style.splits or constrained else {}
     reasons = opened or any(variables.get(name) for name in _SWITCHES)
     return ChatPrompt(
-        token_ids=encode_now(engine, prompt, param="messages", add_special_tokens=False),
+        token_ids=encode_now(
+            engine,
+            prompt,
+            param="messages",
+            add_special_tokens=False,
+            most=most_tokens(engine.info, request.truncate_prompt_tokens),
+        ),
         answer=partial(
             Answer,
             style,

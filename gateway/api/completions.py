@@ -25,12 +25,11 @@ from gateway.api.logprobs import TextLogprobWriter, joined, wire_prompt_logprobs
 from gateway.api.openapi.described import described
 from gateway.api.prompts import (
     Prompt,
-    check_vocabulary,
-    encode,
+    most_tokens,
     open_engine,
     room_for_answer,
     split_prompts,
-    too_long,
+    token_ids,
 )
 from gateway.api.sampling import check_generation, keep_alive_seconds, refuse, sampling_params
 from gateway.api.schema.completions import Completion, CompletionChoice, CompletionRequest
@@ -87,30 +86,20 @@ async def prepare(request: CompletionRequest, fleet: Fleet) -> Job:
     if len(prompts) * (request.n or 1) > MAX_CHOICES:
         raise InvalidRequest(f"{len(prompts)} prompts of n choices are more than {MAX_CHOICES}", param="n")
     engine = await open_engine(fleet, model)
-    prompt_ids = [await _token_ids(engine, prompt) for prompt in prompts]
+    most = most_tokens(engine.info, request.truncate_prompt_tokens)
+    prompt_ids = [await token_ids(engine, prompt, param="prompt", most=most) for prompt in prompts]
     grammar = await compile_constraint(await asyncio.to_thread(asked_constraint, request), engine)
     return Job(
         model=model.name,
         engine=engine,
         requests=tuple(_generate_request(request, model, engine, ids, grammar) for ids in prompt_ids),
-        format=TextFormat(model.name, engine, request, prompt_ids, _echoed(request, prompts, engine)),
+        format=TextFormat(
+            model.name, engine, request, prompt_ids, _echoed(request, prompts, prompt_ids, engine)
+        ),
         stream=bool(request.stream),
         stream_options=request.stream_options or StreamOptions(),
         keep_alive=keep_alive,
     )
-
-
-async def _token_ids(engine: Engine, prompt: Prompt) -> list[int]:
-    if isinstance(prompt, str):
-        ids = await encode(engine, lambda: prompt, param="prompt", add_special_tokens=True) if prompt else []
-    else:
-        ids = prompt
-        if len(ids) > engine.info.max_model_len:
-            raise too_long(engine.info, f"a prompt of {len(ids)} tokens", "prompt")
-        check_vocabulary(engine.info, ids, param="prompt")
-    if not ids:
-        raise InvalidRequest("prompt is empty", param="prompt")
-    return ids
 
 
 def _generate_request(
@@ -132,10 +121,16 @@ def _generate_request(
     return GenerateRequest(prompt_ids=prompt_ids, sampling=sampling, n=request.n or 1)
 
 
-def _echoed(request: CompletionRequest, prompts: list[Prompt], engine: Engine) -> list[str]:
+def _echoed(
+    request: CompletionRequest, prompts: list[Prompt], prompt_ids: list[list[int]], engine: Engine
+) -> list[str]:
     if not request.echo:
         return [""] * len(prompts)
-    return [prompt if isinstance(prompt, str) else engine.decode(prompt) for prompt in prompts]
+    whole = request.truncate_prompt_tokens is None
+    return [
+        prompt if isinstance(prompt, str) and whole else engine.decode(ids)
+        for prompt, ids in zip(prompts, prompt_ids, strict=True)
+    ]
 
 
 class TextFormat:

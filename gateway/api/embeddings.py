@@ -23,7 +23,7 @@ from gateway.api.decode import decode_body
 from gateway.api.generating import server_timing
 from gateway.api.leasing import leased
 from gateway.api.openapi.described import described
-from gateway.api.prompts import Prompt, check_vocabulary, encode, open_engine, split_prompts, too_long
+from gateway.api.prompts import most_tokens, open_engine, split_prompts, token_ids
 from gateway.api.sampling import keep_alive_seconds
 from gateway.api.schema.embeddings import Embedding, EmbeddingList, EmbeddingRequest, EmbeddingUsage
 from gateway.config import ServerConfig
@@ -76,7 +76,8 @@ async def prepare(request: EmbeddingRequest, fleet: Fleet) -> EmbeddingJob:
     prompts = split_prompts(request.input, param="input", most=MAX_INPUTS)
     engine = await open_engine(fleet, model, "embed")
     _check_dimensions(engine.info, request.dimensions)
-    inputs = [await _token_ids(engine, prompt) for prompt in prompts]
+    most = most_tokens(engine.info, request.truncate_prompt_tokens)
+    inputs = [await token_ids(engine, prompt, param="input", most=most) for prompt in prompts]
     return EmbeddingJob(model=model.name, engine=engine, inputs=inputs, keep_alive=keep_alive)
 
 
@@ -105,19 +106,6 @@ def _check_dimensions(info: ModelInfo, wanted: int | None) -> None:
         )
     if wanted > (info.embedding_size or 0):
         raise InvalidRequest(f"dimensions is more than {info.embedding_size}", param="dimensions")
-
-
-async def _token_ids(engine: Engine, prompt: Prompt) -> list[int]:
-    if isinstance(prompt, str):
-        ids = await encode(engine, lambda: prompt, param="input", add_special_tokens=True) if prompt else []
-    else:
-        ids = prompt
-        check_vocabulary(engine.info, ids, param="input")
-    if not ids:
-        raise InvalidRequest("input is empty", param="input")
-    if len(ids) > engine.info.max_model_len:
-        raise too_long(engine.info, f"an input of {len(ids)} tokens", "input")
-    return ids
 
 
 def _encode(vectors: Sequence[array[float]], base64: bool) -> list[Embedding]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 
 from engine import Engine, Kind, ModelInfo
 from gateway.config import ModelConfig
@@ -54,21 +55,41 @@ def check_vocabulary(info: ModelInfo, ids: list[int], *, param: str) -> None:
         )
 
 
-async def encode(
-    engine: Engine, text: Callable[[], str], *, param: str, add_special_tokens: bool
+async def token_ids(engine: Engine, prompt: Prompt, *, param: str, most: int | None) -> list[int]:
+    """Of a prompt of either form, ``most`` of them. Raises InvalidRequest when it is empty or cannot fit."""
+    if isinstance(prompt, str):
+        encoding = partial(encode_now, engine, prompt, param=param, add_special_tokens=True, most=most)
+        ids = await asyncio.to_thread(encoding) if prompt else []
+    else:
+        ids = prompt if most is None else prompt[:most] if engine.info.kind == "embed" else prompt[-most:]
+        check_vocabulary(engine.info, ids, param=param)
+    if not ids:
+        raise InvalidRequest(f"{param} is empty", param=param)
+    if len(ids) > engine.info.max_model_len:
+        raise too_long(engine.info, f"a prompt of {len(ids)} tokens", param)
+    return ids
+
+
+def encode_now(
+    engine: Engine, prompt: str, *, param: str, add_special_tokens: bool, most: int | None = None
 ) -> list[int]:
-    """Token ids of what ``text`` makes, both off the loop. Raises InvalidRequest when it cannot fit."""
-    return await asyncio.to_thread(
-        lambda: encode_now(engine, text(), param=param, add_special_tokens=add_special_tokens)
-    )
-
-
-def encode_now(engine: Engine, prompt: str, *, param: str, add_special_tokens: bool) -> list[int]:
     """Blocking. Raises InvalidRequest when it cannot fit."""
     info = engine.info
-    if len(prompt.encode()) > info.max_model_len * info.longest_token_bytes:
+    if most is None and len(prompt.encode()) > info.max_model_len * info.longest_token_bytes:
         raise too_long(info, f"a prompt of {len(prompt)} characters", param)
-    return engine.encode(prompt, add_special_tokens=add_special_tokens)
+    return engine.encode(prompt, add_special_tokens=add_special_tokens, most=most)
+
+
+def most_tokens(info: ModelInfo, truncate_prompt_tokens: int | None) -> int | None:
+    """How many of a prompt's tokens are kept; None: all of them. -1 means as many as the model takes."""
+    if truncate_prompt_tokens == -1:
+        return info.max_model_len
+    if truncate_prompt_tokens is not None and not 1 <= truncate_prompt_tokens <= info.max_model_len:
+        raise InvalidRequest(
+            f"truncate_prompt_tokens: Expected -1, or 1 to {info.max_model_len}",
+            param="truncate_prompt_tokens",
+        )
+    return truncate_prompt_tokens
 
 
 def room_for_answer(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HubTokenizer
-from tokenizers import decoders, models, normalizers
+from tokenizers import decoders, models, normalizers, processors
 
 from engine.tokenizer import IncrementalDecoder, StopMatcher, Tokenizer
 from engine.types import CheckpointError
@@ -234,3 +234,23 @@ def test_what_may_begin_a_stop_string_is_held_back_no_longer_than_it_may() -> No
 
 def test_no_stop_strings_hold_nothing_back() -> None:
     assert StopMatcher(["", *()]).push("anything") == ("anything", False)
+
+
+def test_a_part_of_a_text_keeps_the_special_tokens_around_it(tmp_path: Path) -> None:
+    hub = make_tokenizer().backend_tokenizer
+    hub.add_special_tokens(["<s>", "</s>"])
+    first, last = hub.encode("<s></s>", add_special_tokens=False).ids
+    hub.post_processor = processors.TemplateProcessing(
+        "<s> $A </s>", special_tokens=[("<s>", first), ("</s>", last)]
+    )
+    hub.save(str(tmp_path / "framed.json"))
+    tokenizer = Tokenizer(tmp_path / "framed.json")
+    text = "A dormouse sleeps, and wakes."
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert len(ids) > 5
+    assert tokenizer.encode_part(text, 5, "start") == [first, *ids[:3], last]
+    assert tokenizer.encode_part(text, 5, "end") == [first, *ids[-3:], last]
+    assert tokenizer.encode_part(text, 5, "end", add_special_tokens=False) == ids[-5:]
+    assert tokenizer.encode_part(text, 500, "start") == [first, *ids, last]
+    assert tokenizer.encode_part(text, 2, "start") == [first, last]
+    assert len(tokenizer.encode_part(text, 1, "start")) == 1

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from gateway.api.schema.keep_alive import KeepAlive
-from gateway.api.schema.prompts import Prompts
+from gateway.api.schema.prompts import Prompts, Truncation
 
 
 class EmbeddingRequest(Struct, frozen=True, kw_only=True):
@@ -16,6 +16,7 @@ class EmbeddingRequest(Struct, frozen=True, kw_only=True):
 
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
+    truncate_prompt_tokens: Truncation | None = None
     user: str | None = None
     keep_alive: KeepAlive | None = None
 

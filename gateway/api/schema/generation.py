@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.api.schema.constraints import Choices, JsonSchema, ResponseFormat, StructuredOutputs
 from gateway.api.schema.keep_alive import KeepAlive
+from gateway.api.schema.prompts import Truncation
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 StopString = Annotated[str, Meta(min_length=1)]
@@ -28,6 +29,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     model: str
 
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    truncate_prompt_tokens: Truncation | None = None
     min_tokens: Annotated[int, Meta(ge=0)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None

@@ -13,6 +13,9 @@ _ONE_KIND: Final[dict[str, Any]] = {
     "anyOf": [{"items": {"type": kind}} for kind in ("string", "integer", "array")]
 }
 
+Truncation = Annotated[int, Meta(ge=-1, extra_json_schema={"not": {"const": 0}})]
+"""Most tokens of a prompt: more are cut off; -1: as many as the model takes."""
+
 Text = Annotated[str, Meta(extra_json_schema={"minLength": 1})]
 TokenId = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
 TokenIds = Annotated[list[TokenId], Meta(extra_json_schema={"minItems": 1})]

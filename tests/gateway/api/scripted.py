@@ -89,8 +89,9 @@ class ScriptedEngine(FakeEngine):
     def info(self) -> ModelInfo:
         return replace(super().info, longest_token_bytes=2)
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        return ([1] if add_special_tokens else []) + list(text.encode())
+    def encode(self, text: str, *, add_special_tokens: bool = True, most: int | None = None) -> list[int]:
+        special, ids = [1] if add_special_tokens else [], list(text.encode())
+        return special + (ids if most is None else ids[len(ids) - (most - len(special)) :])
 
     async def wake(self, tags: frozenset[Tag] = ALL_TAGS) -> TransitionReport:
         await self.script.may_wake.wait()

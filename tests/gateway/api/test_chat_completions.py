@@ -381,3 +381,11 @@ async def test_a_prompt_that_can_never_fit_is_not_even_encoded(
     monkeypatch.setattr(await gateway.fleet.opened("alpha"), "encode", encode)
     reply = await gateway.chat("x" * 401)
     assert reply.error["code"] == "context_length_exceeded"
+
+
+async def test_of_a_conversation_that_is_cut_the_end_is_kept(gateway: Gateway) -> None:
+    whole = await gateway.chat("hello")
+    cut = await gateway.chat("hello", truncate_prompt_tokens=4)
+    assert (whole.status, cut.status) == (200, 200)
+    first, second = [list(request.prompt_ids) for request in gateway.alpha.requests]
+    assert second == first[-4:]

@@ -204,3 +204,16 @@ async def test_a_failure_of_one_prompt_ends_the_batch(gateway: Gateway) -> None:
     assert reply.status == 500
     assert "secret" not in reply.error["message"]
     assert gateway.in_flight() == 0 and gateway.alpha.running == 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "most", "prompt_ids"),
+    [([5, 6, 7, 8], 3, [6, 7, 8]), ("abcd", 3, [1, 99, 100]), ("x" * 1000, -1, [1, *[120] * 199])],
+)
+async def test_of_a_prompt_that_is_cut_the_end_is_kept(
+    gateway: Gateway, prompt: Any, most: int, prompt_ids: list[int]
+) -> None:
+    reply = await complete(gateway, prompt, truncate_prompt_tokens=most, max_tokens=0, echo=True)
+    assert reply.status == 200
+    assert [list(request.prompt_ids) for request in gateway.alpha.requests] == [prompt_ids]
+    assert reply.json["choices"][0]["text"] == bytes(prompt_ids).decode(), "as it was shown to the model"

@@ -171,3 +171,28 @@ async def test_a_forced_sleep_cuts_what_runs(embedder: Gateway) -> None:
     reply = await call.reply()
     assert (reply.status, reply.error["code"]) == (503, "model_asleep")
     assert (embedder.alpha.running, embedder.in_flight()) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("input", "most", "ids"),
+    [
+        ([5, 6, 7, 8], 3, [5, 6, 7]),
+        ([5, 6, 7, 8], -1, [5, 6, 7, 8]),
+        ([5, 6, 7, 8], 200, [5, 6, 7, 8]),
+        (list(range(250)), -1, list(range(200))),
+        ("x" * 1000, 3, [1, 120, 120]),
+    ],
+)
+async def test_a_long_input_can_be_cut(embedder: Gateway, input: Any, most: int, ids: list[int]) -> None:
+    reply = await embed(embedder, input, truncate_prompt_tokens=most)
+    assert reply.status == 200
+    assert embedder.alpha.embedded == [[ids]]
+    assert reply.json["usage"]["prompt_tokens"] == len(ids)
+
+
+@pytest.mark.parametrize("most", [0, -2, 201, 2.5, "3"])
+async def test_what_an_input_cannot_be_cut_to(embedder: Gateway, most: Any) -> None:
+    reply = await embed(embedder, truncate_prompt_tokens=most)
+    assert reply.status == 400
+    assert reply.error["param"] == "truncate_prompt_tokens"
+    assert embedder.is_cold()
