@@ -1,7 +1,7 @@
 """What HTTP adds to a streamed token: `python -m tests.bench.streaming [CHECKPOINT]`.
 
-CPU seconds of the server for many streams at once, less those of the same engine with the same prompts in a
-process without HTTP in front, both in this one run. The load comes from a raw client in a process of its own,
+CPU seconds of the server for many streams at once, less those of the same engine in a process without HTTP in
+front, all in this one run. The load comes from a raw client in a process of its own,
 which counts what arrives and parses nothing. Prints a table and one JSON line.
 """
 
@@ -28,7 +28,12 @@ from tests.e2e.server import Server, running
 
 SMALL = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 4096}
 """So that steps are short and what is around them shows."""
-PROMPT = list(range(300, 316))
+TEMPLATE = (
+    "{{ tools | tojson }}<tool_call></tool_call>"
+    "{% for m in messages %}{{ m.content }}{% endfor %}"
+    "{% if enable_thinking %}<think></think><think>{% endif %}"
+)
+"""Of a model that may reason first."""
 
 
 def cpu_seconds(pid: int) -> float:
@@ -42,37 +47,49 @@ def own_cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-async def _generate(checkpoint: str, clients: int, tokens: int, rounds: int) -> list[float]:
-    made = engine.open(checkpoint, options=EngineOptions(max_running=clients))
+async def _generate(checkpoint: str, prompts: list[list[int]], tokens: int) -> float:
+    """CPU seconds, the second time."""
+    made = engine.open(checkpoint, options=EngineOptions(max_running=len(prompts), prefix_cache=False))
     await made.load()
     await made.wake()
     sampling = SamplingParams(max_tokens=tokens, temperature=1.0, ignore_eos=True)
 
-    async def one(seed: int) -> None:
-        async for _ in made.generate(GenerateRequest(prompt_ids=[*PROMPT, 320 + seed], sampling=sampling)):
+    async def one(prompt: list[int]) -> None:
+        async for _ in made.generate(GenerateRequest(prompt_ids=prompt, sampling=sampling)):
             pass
 
-    spent = []
-    for _ in range(rounds + 1):
+    for _ in range(2):
         before = own_cpu_seconds()
-        await asyncio.gather(*(one(seed) for seed in range(clients)))
-        spent.append(own_cpu_seconds() - before)
+        await asyncio.gather(*(one(prompt) for prompt in prompts))
+        spent = own_cpu_seconds() - before
     await made.close()
-    return spent[1:]
+    return spent
 
 
-async def _load(port: int, clients: int, tokens: int) -> None:
+def completion(seed: int) -> tuple[str, dict[str, Any]]:
+    return "/v1/completions", {"prompt": f"A question of some length with a number in it, {seed}"}
+
+
+def chat(seed: int) -> tuple[str, dict[str, Any]]:
+    messages = [{"role": "user", "content": f"Question {seed}"}]
+    return "/v1/chat/completions", {"messages": messages, "reasoning_effort": "none"}
+
+
+def chat_with_tools(seed: int) -> tuple[str, dict[str, Any]]:
+    """Whose every token is looked at, for it may begin a call or end the reasoning."""
+    tools = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
+    return "/v1/chat/completions", {**chat(seed)[1], "tools": tools, "reasoning_effort": "low"}
+
+
+KINDS = {"completions": completion, "chat": chat, "chat with tools": chat_with_tools}
+
+
+async def _load(kind: str, port: int, clients: int, tokens: int) -> None:
     async def one(seed: int) -> None:
-        body = {
-            "model": "m",
-            "prompt": [*PROMPT, 320 + seed],
-            "max_tokens": tokens,
-            "temperature": 1,
-            "ignore_eos": True,
-            "stream": True,
-        }
-        content = json.dumps(body).encode()
-        head = f"POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-length: {len(content)}"
+        route, asked = KINDS[kind](seed)
+        body = {"model": "m", "max_tokens": tokens, "temperature": 1, "ignore_eos": True, "stream": True}
+        content = json.dumps({**body, **asked}).encode()
+        head = f"POST {route} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-length: {len(content)}"
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(f"{head}\r\nconnection: close\r\n\r\n".encode() + content)
         answer = await reader.read(-1)
@@ -92,14 +109,40 @@ def _run(work: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     return uvloop.new_event_loop().run_until_complete(work(*args))
 
 
-def serve(server: Server, clients: int, tokens: int, rounds: int) -> list[float]:
+def serve(server: Server, kind: str, clients: int, tokens: int) -> float:
     assert server.process
-    spent = []
-    for _ in range(rounds + 1):
-        before = cpu_seconds(server.process.pid)
-        in_process(_load, server.port, clients, tokens)
-        spent.append(cpu_seconds(server.process.pid) - before)
-    return spent[1:]
+    before = cpu_seconds(server.process.pid)
+    in_process(_load, kind, server.port, clients, tokens)
+    return cpu_seconds(server.process.pid) - before
+
+
+def prompt_ids(server: Server, kind: str, seed: int) -> list[int]:
+    asked = KINDS[kind](seed)[1]
+    found = server.http.post("/tokenize", json={"model": "m", **asked}).raise_for_status()
+    ids: list[int] = found.json()["tokens"]
+    return ids
+
+
+def measure(
+    checkpoint: str, directory: Path, clients: int, tokens: int, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Microseconds of CPU a token of engine and server, by kind; by turns, since machines have moods."""
+    spent: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
+    (directory / "chat.jinja").write_text(TEMPLATE)
+    model = (
+        f'path = "{checkpoint}"\nmax_running = {clients}\nchat_template = "chat.jinja"\nprefix_cache = false'
+    )
+    with running(directory, f"[models.m]\n{model}\n") as server:
+        prompts = {kind: [prompt_ids(server, kind, seed) for seed in range(clients)] for kind in KINDS}
+        for _ in range(rounds + 1):
+            for kind in KINDS:
+                alone = in_process(_generate, checkpoint, prompts[kind], tokens)
+                spent[kind].append((alone, serve(server, kind, clients, tokens)))
+    found = {}
+    for kind, (_, *pairs) in spent.items():  # the first warmed up
+        alone, served = (median(side) / (clients * tokens) * 1e6 for side in zip(*pairs, strict=True))
+        found[kind] = {"engine_us": alone, "server_us": served, "added_us": served - alone}
+    return found
 
 
 def main() -> None:
@@ -108,21 +151,20 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="where to write the figures, too")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other would count as CPU time
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = options.checkpoint or str(write_checkpoint(Path(directory) / "m", "60m", **SMALL))
-        alone = in_process(_generate, checkpoint, options.clients, options.tokens, options.rounds)
-        config = f'[models.m]\npath = "{checkpoint}"\nmax_running = {options.clients}\n'
-        with running(Path(directory), config) as server:
-            served = serve(server, options.clients, options.tokens, options.rounds)
-    count = options.clients * options.tokens
-    engine_us, server_us = (median(spent) / count * 1e6 for spent in (alone, served))
+        took = measure(checkpoint, Path(directory), options.clients, options.tokens, options.rounds)
     print(f"{options.clients} clients, {options.tokens} tokens each, median of {options.rounds} rounds")
-    print(f"engine alone    {engine_us:7.1f} us of CPU a token")
-    print(f"server          {server_us:7.1f}")
-    print(f"HTTP adds       {server_us - engine_us:7.1f}")
-    print(json.dumps({"engine_us": engine_us, "server_us": server_us, "added_us": server_us - engine_us}))
+    print("us of CPU a token: engine alone, server, what HTTP adds")
+    for kind, us in took.items():
+        print(f"{kind:16} {us['engine_us']:7.1f} {us['server_us']:7.1f} {us['added_us']:7.1f}")
+    figures = {"clients": options.clients, "tokens": options.tokens, **took}
+    print(json.dumps(figures))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":
