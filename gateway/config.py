@@ -17,6 +17,7 @@ ToolParser = Literal[
     "hermes",
     "qwen3_coder",
     "qwen3_xml",
+    "seed_oss",
     "llama3_json",
     "llama4_json",
     "pythonic",
@@ -26,6 +27,10 @@ ToolParser = Literal[
     "granite",
     "deepseek_v3",
     "deepseek_v31",
+    "deepseek_v32",
+    "deepseek_v4",
+    "phi4_mini_json",
+    "firefunction",
     "openai",
 ]
 """vLLM's names, where it has the same, as in what follows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from gateway.chat.formats.json_calls import read_arguments
+from gateway.chat.formats.json_calls import give_back, read_arguments
 from gateway.chat.formats.tool_format import Layout, Schemas, ToolFormat
 from gateway.chat.pieces import CallEnd, CallStart, Content
 from gateway.chat.reader import Reader, Reading
@@ -29,10 +29,12 @@ def _read(reader: Reader, _: Schemas) -> Reading[None]:
 
 
 def _read_call(reader: Reader) -> Reading[None]:
+    reader.mark()
     name = yield from reader.text_until(_SEPARATOR)
     if name == "function":
         name = yield from reader.text_until("\n")
-    if not name:
+    if not name or not name.strip():
+        yield from give_back(reader, _CALL)
         return
     yield CallStart(name.strip())
     yield from reader.follows(_BLOCK)

@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from gateway.chat.formats.json_calls import read_arguments
+from gateway.chat.formats.json_calls import give_back, read_arguments
 from gateway.chat.formats.tool_format import Layout, Schemas, ToolFormat
-from gateway.chat.pieces import CallEnd, CallStart, Content, Reasoning
+from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content, Reasoning
 from gateway.chat.reader import Reader, Reading
 from gateway.chat.thinking import Thinking
 
@@ -23,25 +23,36 @@ _RECIPIENT: Final = re.compile(r"\bto=functions\.([\w.:/-]+)")
 
 def _read(reader: Reader, _: Schemas) -> Reading[None]:
     if recipient := (yield from reader.starts(_RECIPIENT_FIRST)):  # the template has begun the header
-        header = yield from reader.text_until(_MESSAGE)
-        yield from _read_message(reader, f"{recipient}{header or ''}")
+        yield from _read_message(reader, recipient)
     while mark := (yield from reader.until((_CHANNEL, _START, *_ENDS), Content)):
         if mark not in _ENDS:
-            header = yield from reader.text_until(_MESSAGE)
-            if header is None:
-                return
-            yield from _read_message(reader, mark + header)
+            yield from _read_message(reader, mark)
 
 
-def _read_message(reader: Reader, header: str) -> Reading[None]:
+def _read_message(reader: Reader, begun: str) -> Reading[None]:
+    """``begun``: what has been read of its header."""
+    reader.mark()
+    rest = yield from reader.text_until(_MESSAGE)
+    if rest is None:
+        yield from give_back(reader, begun)
+        return
+    header = begun + rest
     if recipient := _RECIPIENT.search(header):
-        yield CallStart(recipient[1])
-        if (yield from read_arguments(reader)):
-            yield CallEnd()
+        yield from _read_call(reader, recipient[1])
         return
     channel = header.partition(_CHANNEL)[2]
     wrap = Reasoning if channel.strip().startswith("analysis") else Content
     yield from reader.until(_ENDS, wrap)
+
+
+def _read_call(reader: Reader, name: str) -> Reading[None]:
+    """Its arguments are code now and then, of which nothing must be lost."""
+    yield CallStart(name)
+    yield from reader.skip_space()
+    if (yield from reader.peek()) not in ("{", '"'):
+        yield from reader.until(_ENDS, CallArguments)
+    elif (yield from read_arguments(reader)):
+        yield CallEnd()
 
 
 HARMONY: Final = ToolFormat(

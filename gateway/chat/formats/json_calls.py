@@ -75,10 +75,13 @@ def read_arguments(reader: Reader) -> Reading[bool]:
 
 
 def as_object(value: str | None) -> str:
-    """JSON of an object: of arguments that may stand in a string, or not at all."""
+    """JSON of an object: of arguments that may stand in a string, or not at all. What is no object stays as
+    it is: only who knows the function can tell what is wrong."""
     text = _string(value)
     found = value if text is None else text
-    return found if found and isinstance(_parsed(found), dict) else "{}"
+    if found and isinstance(_parsed(found), dict):
+        return found
+    return value if value and _parsed(value) else "{}"
 
 
 def read_marked(reader: Reader, openings: Sequence[str], closing: str) -> Reading[None]:

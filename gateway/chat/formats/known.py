@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from gateway.chat.formats.deepseek import DEEPSEEK_V3, DEEPSEEK_V31
+from gateway.chat.formats.dsml import DEEPSEEK_V4, DEEPSEEK_V32
 from gateway.chat.formats.granite import GRANITE
 from gateway.chat.formats.harmony import HARMONY
 from gateway.chat.formats.hermes import HERMES
 from gateway.chat.formats.llama import LLAMA
 from gateway.chat.formats.mistral import MISTRAL, MISTRAL_ARGS
-from gateway.chat.formats.qwen_coder import QWEN_CODER
+from gateway.chat.formats.phi import FIREFUNCTION, PHI
+from gateway.chat.formats.qwen_coder import QWEN_CODER, SEED_OSS
 from gateway.chat.formats.tool_format import ToolFormat
 from gateway.config import ToolParser
 
@@ -19,6 +21,7 @@ FORMATS: Final[Mapping[ToolParser, ToolFormat]] = {
     "hermes": HERMES,
     "qwen3_coder": QWEN_CODER,
     "qwen3_xml": QWEN_CODER,
+    "seed_oss": SEED_OSS,
     "llama3_json": LLAMA,
     "llama4_json": LLAMA,
     "pythonic": LLAMA,
@@ -28,20 +31,28 @@ FORMATS: Final[Mapping[ToolParser, ToolFormat]] = {
     "granite": GRANITE,
     "deepseek_v3": DEEPSEEK_V3,
     "deepseek_v31": DEEPSEEK_V31,
+    "deepseek_v32": DEEPSEEK_V32,
+    "deepseek_v4": DEEPSEEK_V4,
+    "phi4_mini_json": PHI,
+    "firefunction": FIREFUNCTION,
     "openai": HARMONY,
 }
 """By the names that the configuration has for them."""
 
 _SHOWN: Final = (
     ("<|channel|>", HARMONY),
+    ("<seed:tool_call>", SEED_OSS),
     ("<function=", QWEN_CODER),
     ("[ARGS]", MISTRAL_ARGS),
     ("[TOOL_CALLS]", MISTRAL),
     ("<|tool_call|>", GRANITE),
+    ("<|tool|>", PHI),
+    ("functools", FIREFUNCTION),
     ("<tool_call>", HERMES),
     ("<|python_tag|>", LLAMA),
     ("<|python_start|>", LLAMA),
     ("func_name1(params_name1", LLAMA),
+    ("ipython<|end_header_id|>", LLAMA),
 )
 """What a template that has the format says, the more telling first."""
 
@@ -50,4 +61,6 @@ def shown_format(template: str) -> ToolFormat | None:
     """The format that a chat template has its calls in; None if it has none."""
     if "<｜tool▁call▁begin｜>" in template:
         return DEEPSEEK_V3 if "```json" in template else DEEPSEEK_V31
+    if "｜DSML｜" in template:
+        return DEEPSEEK_V32 if "function_calls" in template else DEEPSEEK_V4
     return next((found for text, found in _SHOWN if text in template), None)

@@ -1,7 +1,8 @@
-"""``<tool_call><function=NAME><parameter=KEY>value</parameter></function></tool_call>``: Qwen3-Coder.
+"""``<tool_call><function=NAME><parameter=KEY>value</parameter></function></tool_call>``: Qwen3-Coder, and
+Seed-OSS with marks of its own.
 
-Values are written as they are, without quotes; the schemas tell which of them are strings. Calls in JSON, as
-in ``hermes``, are read too, and are what such a model writes when it must call.
+Values are written as they are, without quotes; the schemas tell which of them are strings. Arguments in JSON,
+``<function=NAME>{...}</function>``, are read too, and calls as in ``hermes``.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.chat.formats.hermes import CLOSE, LAYOUT, OPEN
-from gateway.chat.formats.json_calls import give_back, read_calls
+from gateway.chat.formats.hermes import CLOSE, OPEN
+from gateway.chat.formats.json_calls import give_back, read_arguments, read_calls
 from gateway.chat.formats.literals import as_json
-from gateway.chat.formats.tool_format import Schemas, ToolFormat
+from gateway.chat.formats.tool_format import Layout, Parameters, Schemas, ToolFormat
 from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content
 from gateway.chat.reader import Reader, Reading
 
+_SEED_OPEN: Final = "<seed:tool_call>"
+_SEED_CLOSE: Final = "</seed:tool_call>"
 _FUNCTION: Final = "<function="
 _FUNCTION_END: Final = "</function>"
 _PARAMETER: Final = "<parameter="
@@ -24,16 +27,16 @@ _PARAMETER_END: Final = "</parameter>"
 
 
 def _read(reader: Reader, schemas: Schemas) -> Reading[None]:
-    while mark := (yield from reader.until((OPEN, _FUNCTION), Content, trim=True)):
+    while mark := (yield from reader.until((OPEN, _SEED_OPEN, _FUNCTION), Content, trim=True)):
         reader.mark()
         if mark == _FUNCTION or (yield from reader.follows(_FUNCTION)):
-            called = yield from _read_function(reader, schemas, any_name=mark == OPEN)
+            called = yield from _read_function(reader, schemas, any_name=mark != _FUNCTION)
         else:
             called = yield from read_calls(reader)
         if not called:
             yield from give_back(reader, mark)
             continue
-        yield from reader.follows(CLOSE)
+        yield from reader.follows(CLOSE, _SEED_CLOSE)
         yield from reader.skip_space()
 
 
@@ -43,7 +46,17 @@ def _read_function(reader: Reader, schemas: Schemas, *, any_name: bool) -> Readi
     if not name or not (any_name or name in schemas):
         return False
     yield CallStart(name)
-    properties = schemas.get(name, {}).get("properties") or {}
+    yield from reader.skip_space()
+    if (yield from reader.peek()) == "{":
+        if (yield from read_arguments(reader)):
+            yield CallEnd()
+        yield from reader.follows(_FUNCTION_END)
+    else:
+        yield from _read_parameters(reader, schemas.get(name, {}).get("properties") or {})
+    return True
+
+
+def _read_parameters(reader: Reader, properties: Mapping[str, Any]) -> Reading[None]:
     separator = "{"
     while mark := (yield from reader.follows(_PARAMETER, _FUNCTION_END)):
         if mark == _FUNCTION_END:
@@ -56,7 +69,6 @@ def _read_function(reader: Reader, schemas: Schemas, *, any_name: bool) -> Readi
         yield CallArguments(f"{separator}{json.dumps(key, ensure_ascii=False)}: ")
         yield from _read_value(reader, _kinds(properties.get(key)))
         separator = ", "
-    return True
 
 
 def _kinds(schema: Any) -> set[str]:
@@ -87,4 +99,19 @@ def _read_value(reader: Reader, kinds: set[str]) -> Reading[None]:
     yield CallArguments('"')
 
 
-QWEN_CODER: Final = ToolFormat(read=_read, layout=LAYOUT, marks=(OPEN, CLOSE))
+def _format(opening: str, closing: str) -> ToolFormat:
+    marks = (f"{_PARAMETER}$KEY>\n", f"\n{_PARAMETER_END}\n")
+    return ToolFormat(
+        read=_read,
+        layout=Layout(
+            opening=f"{opening}\n{_FUNCTION}$NAME>\n",
+            closing=f"{_FUNCTION_END}\n{closing}",
+            between="\n",
+            parameters=Parameters(text=marks, json=marks),
+        ),
+        marks=(opening, closing),
+    )
+
+
+QWEN_CODER: Final = _format(OPEN, CLOSE)
+SEED_OSS: Final = _format(_SEED_OPEN, _SEED_CLOSE)

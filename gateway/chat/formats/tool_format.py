@@ -15,6 +15,15 @@ Schemas = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """How arguments are written one by one: marks before and after the value of ``$KEY``."""
+
+    text: tuple[str, str]
+    """Of a value written as it is."""
+    json: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """How one or several calls are written, for answers that must be calls. ``$NAME`` is the function's."""
 
@@ -25,6 +34,8 @@ class Layout:
     between: str | None = None
     """None: there is one call only."""
     after: str = ""
+    parameters: Parameters | None = None
+    """In place of the JSON object, where the schema of a function allows it."""
 
 
 def _call_id() -> str:

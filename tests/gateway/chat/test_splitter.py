@@ -14,138 +14,9 @@ from hypothesis import strategies as st
 from gateway.chat.formats.known import FORMATS, shown_format
 from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content, Piece, Reasoning
 from gateway.chat.splitter import AnswerStyle, Splitter
-from gateway.chat.thinking import THINKING, thinking_of
+from gateway.chat.thinking import THINKING
 from gateway.config import ReasoningParser, ToolParser
-
-SCHEMAS = {
-    "f": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "string"}}},
-    "g": {"type": "object"},
-    "h": {"type": "object", "properties": None},
-    "o": {"properties": {"x": {"anyOf": [{"type": "string"}, {"type": "null"}]}, "y": True}},
-}
-WIDE = '{"a": 1, "b": "}</tool_call> \\" ü"}'
-
-
-def call(name: str, arguments: str = "{}", *, whole: bool = True) -> list[Piece]:
-    parts: list[Piece] = [CallArguments(arguments)] if arguments else []
-    return [CallStart(name), *parts, *([CallEnd()] if whole else [])]
-
-
-F = call("f", '{"a": 1}')
-G = call("g")
-
-
-def said(text: str) -> list[Piece]:
-    return [Content(text)]
-
-
-CASES: list[tuple[ToolParser, str, list[Piece]]] = [
-    ("hermes", f'<tool_call>\n{{"name": "f", "arguments": {WIDE}}}\n</tool_call>', call("f", WIDE)),
-    (
-        "hermes",
-        'Well.\n\n<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>\n'
-        '<tool_call>{"arguments": {}, "name": "g"}</tool_call>\nDone.',
-        [*said("Well."), *F, *G, *said("Done.")],
-    ),
-    ("hermes", '<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}</tool_call>', F),
-    ("hermes", '<tool_call>[{"name": "f", "arguments": {"a": 1}}, {"name": "g"}]</tool_call>', [*F, *G]),
-    ("hermes", '<tool_call>{"name": "f", "parameters": {"a": 1}', F),
-    ("hermes", '<tool_call>{"id": 7, "type": "function", "name": "g"}</tool_call>', G),
-    ("hermes", '<tool_call>{"name": "f", "arguments": {"a": ', call("f", '{"a": ', whole=False)),
-    ("hermes", '<tool_call>{"name": "f", "arg', call("f", "", whole=False)),
-    ("hermes", "a <tool_call> is a mark", said("a <tool_call> is a mark")),
-    ("hermes", '<tool_call>{"city": 1}', said('<tool_call>{"city": 1}')),
-    ("hermes", '<tool_call>{"name": 3}', said('<tool_call>{"name": 3}')),
-    ("hermes", "1 < 2 <tool", said("1 < 2 <tool")),
-    ("hermes", " \n{} \n\n", said(" \n{} \n\n")),
-    (
-        "qwen3_coder",
-        "Sure.\n<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n"
-        'one\n"two" \\ <b>\n</parameter>\n</function>\n</tool_call>',
-        [*said("Sure."), *call("f", '{"a": 1, "b": "one\\n\\"two\\" \\\\ <b>"}')],
-    ),
-    ("qwen3_coder", "<function=g></function> bye", [*G, *said("bye")]),
-    ("qwen3_coder", '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>', F),
-    (
-        "qwen3_coder",
-        "<tool_call><function=h><parameter=x>None</parameter><parameter=y>[1, 2]</parameter>"
-        "<parameter=z>two words</parameter></function></tool_call>",
-        call("h", '{"x": null, "y": [1, 2], "z": "two words"}'),
-    ),
-    ("qwen3_coder", "<function=f><parameter=b>ab", call("f", '{"b": "ab"', whole=False)),
-    ("llama3_json", '{"name": "f", "parameters": {"a": 1}}', F),
-    ("llama3_json", '<|python_tag|>{"name": "f", "parameters": {"a": 1}}; {"name": "g"}', [*F, *G]),
-    (
-        "llama3_json",
-        'I see.\n<|python_tag|>{"name": "g", "parameters": {}}',
-        [*said("I see."), *G],
-    ),
-    ("llama3_json", '{"city": "Ulm"} it is', said('{"city": "Ulm"} it is')),
-    ("llama3_json", "<|python_tag|>import os", said("<|python_tag|>import os")),
-    ("pythonic", "[f(a=1), g()]", [*F, *G]),
-    (
-        "pythonic",
-        "[h(x=[1, (2)], y={'k': True}, z='a), b')]",
-        call("h", '{"x": [1, 2], "y": {"k": true}, "z": "a), b"}'),
-    ),
-    ("llama4_pythonic", "<|python_start|>[f(a=1)]<|python_end|>", F),
-    ("pythonic", "[1, 2] and [f](x)", said("[1, 2] and [f](x)")),
-    ("pythonic", "[f(a=", call("f", "", whole=False)),
-    ("llama3_json", '{"name": "Ada", "age": 36}', said('{"name": "Ada", "age": 36}')),
-    ("pythonic", "[see(below)] for it", said("[see(below)] for it")),
-    ("qwen3_coder", "<function=f><parameter=b>1</parameter></function>", call("f", '{"b": "1"}')),
-    ("qwen3_coder", "Write <function=x> here", said("Write <function=x> here")),
-    ("qwen3_coder", "Write <function=x", said("Write <function=x")),
-    ("qwen3_coder", "<function=o><parameter=x>12</parameter></function>", call("o", '{"x": "12"}')),
-    ("qwen3_coder", "<function=o><parameter=x>null</parameter></function>", call("o", '{"x": null}')),
-    ("qwen3_coder", "<function=o><parameter=y>NaN</parameter></function>", call("o", '{"y": "NaN"}')),
-    (
-        "qwen3_coder",
-        f"<function=o><parameter=y>{'[' * 3000}</parameter></function>",
-        call("o", f'{{"y": "{"[" * 3000}"}}'),
-    ),
-    (
-        "mistral",
-        '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]',
-        [*F, *G],
-    ),
-    ("mistral_args", '[TOOL_CALLS]f[CALL_ID]abc123def[ARGS]{"a": 1}[TOOL_CALLS]g[ARGS]{}', [*F, *G]),
-    ("mistral_args", 'Yes.[TOOL_CALLS]f{"a": 1}', [*said("Yes."), *F]),
-    ("mistral", "[TOOL_CALLS]?", said("[TOOL_CALLS]?")),
-    (
-        "granite",
-        '<|tool_call|>[{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]',
-        [*F, *G],
-    ),
-    ("granite", '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>', F),
-    (
-        "deepseek_v3",
-        "Ok.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n"
-        '{"a": 1}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>g\n```json\n{}\n```'
-        "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
-        [*said("Ok."), *F, *G],
-    ),
-    (
-        "deepseek_v31",
-        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{"a": 1}<｜tool▁call▁end｜>'
-        "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
-        [*F, *G],
-    ),
-    (
-        "openai",
-        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary to=functions.f "
-        '<|constrain|>json<|message|>{"a": 1}',
-        [Reasoning("Hm."), *F],
-    ),
-    ("openai", ' to=functions.f<|channel|>commentary json<|message|>{"a": 1}<|call|>', F),
-    (
-        "openai",
-        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary<|message|>I look."
-        "<|end|><|start|>assistant<|channel|>final<|message|>Hi.<|return|>",
-        [Reasoning("Hm."), *said("I look.Hi.")],
-    ),
-    ("openai", "plain", said("plain")),
-]
+from tests.gateway.chat.answers import CASES, SCHEMAS, call
 
 
 def joined(pieces: Iterable[Piece]) -> list[Piece]:
@@ -255,7 +126,9 @@ def test_arguments_come_through_as_they_were_written(arguments: dict[str, Any]) 
         assert pieces == call("f", text)
 
 
-@pytest.mark.parametrize("parser", ["hermes", "qwen3_coder", "mistral", "granite"])
+@pytest.mark.parametrize(
+    "parser", ["hermes", "qwen3_coder", "seed_oss", "mistral", "granite", "phi4_mini_json"]
+)
 def test_of_a_call_cut_off_anywhere_nothing_is_content(parser: ToolParser) -> None:
     layout = FORMATS[parser].layout
     answer = layout.before + layout.opening.replace("$NAME", "f") + '{"a": 1}' + layout.closing + layout.after
@@ -278,16 +151,6 @@ def test_arguments_are_given_out_as_they_come() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("opened", "text"), [(True, "\nHm.\n</think>\n\nHi"), (False, "<think>Hm.</think>Hi")]
-)
-def test_reasoning_that_the_prompt_has_begun(opened: bool, text: str) -> None:
-    style = AnswerStyle(thinking=THINKING["think"], opened=opened)
-    assert split(style, list(text)) == [Reasoning("Hm."), Content("Hi")]
-    assert split(style, ["Hm."]) == [Reasoning("Hm.") if opened else Content("Hm.")]
-    assert split(style, ["I <think> so"]) == ([Reasoning("I <think> so")] if opened else said("I <think> so"))
-
-
 def test_tokens_of_the_reasoning_are_counted() -> None:
     splitter = Splitter(AnswerStyle(thinking=THINKING["think"], opened=True))
     for part in ("Hm", ".", "</think>", "\n\n"):
@@ -308,7 +171,13 @@ def test_tokens_of_the_reasoning_are_counted() -> None:
         ("<｜tool▁call▁begin｜>function<｜tool▁sep｜>' + name + '\\n```json", "deepseek_v3"),
         ("<｜tool▁call▁begin｜>' + name + '<｜tool▁sep｜>", "deepseek_v31"),
         ("<|tool_call|>", "granite"),
+        ("<|tool|>", "phi4_mini_json"),
+        (" functools[", "firefunction"),
+        ("<seed:tool_call>\n<function=x>", "seed_oss"),
+        ("'｜DSML｜'; '<' + dsml + 'function_calls>'", "deepseek_v32"),
+        ("'｜DSML｜'; '<' + dsml + 'tool_calls>'", "deepseek_v4"),
         ("<|python_tag|>", "llama3_json"),
+        ("<|start_header_id|>ipython<|end_header_id|>", "llama3_json"),
         ("[func_name1(params_name1=params_value1", "pythonic"),
     ],
 )
@@ -318,9 +187,6 @@ def test_a_template_shows_its_format(template: str, parser: ToolParser) -> None:
 
 def test_a_template_may_show_none() -> None:
     assert shown_format("{{ message.content }}") is None
-    assert thinking_of("{{ message.content }}") is None
-    assert thinking_of("{{ '<think>\\n\\n</think>' }}") is THINKING["think"]
-    assert thinking_of("[THINK]{{ x }}[/THINK]") is THINKING["mistral"]
 
 
 def test_every_name_of_the_configuration_is_known() -> None:
