@@ -16,9 +16,10 @@ from gateway.api.dialect import Dialect, dialect_of
 from gateway.api.prompts import encode_now, most_tokens
 from gateway.api.schema.chat import ChatCompletionRequest
 from gateway.api.tools import OfferedTools, offered_tools
+from gateway.chat.continuing import continued_text
 from gateway.chat.forced import LarkWriter
 from gateway.chat.splitter import AnswerStyle
-from gateway.chat.template import ChatTemplate, compile_template
+from gateway.chat.template import REFUSED, ChatTemplate, compile_template
 from gateway.config import ModelConfig
 from gateway.errors import InvalidRequest
 
@@ -46,8 +47,8 @@ def read_chat(request: ChatCompletionRequest, model: ModelConfig, engine: Engine
     constrained = tools.required or asked is not None
     variables = template_variables(request, constrained=constrained)
     prompt = render(template, request, engine, tools, variables)
-    opened = dialect.thinking is not None and dialect.thinking.opened_by(prompt)
-    style = _style(dialect, tools, opened)
+    opened = _opened(dialect, prompt, request)
+    style = _style(dialect, tools, opened, continued=bool(request.continue_final_message))
     marks = dialect.mark_tokens(engine) if style.splits or constrained else {}
     reasons = opened or any(variables.get(name) for name in _SWITCHES)
     return ChatPrompt(
@@ -88,14 +89,44 @@ def render(
     variables: Mapping[str, Any],
 ) -> str:
     continued = bool(request.continue_final_message)
-    return template.render(
+    rendering = partial(
+        template.render,
         msgspec.to_builtins(request.messages),
         special_tokens=engine.info.special_tokens,
         add_generation_prompt=not continued and request.add_generation_prompt is not False,
         continue_final_message=continued,
         tools=tools.for_template(),
-        variables=variables,
     )
+    return _rendered(rendering, variables, request.chat_template_kwargs or {})
+
+
+def _rendered(render: Callable[..., str], variables: Mapping[str, Any], clients: Mapping[str, Any]) -> str:
+    """Raises InvalidRequest; what the template refuses over the client's own variables names them."""
+    try:
+        return render(variables=variables)
+    except InvalidRequest as error:
+        if not clients or not _renders(render, {k: v for k, v in variables.items() if k not in clients}):
+            raise
+        reason = error.message.removeprefix(REFUSED)
+        message = f"the chat template refuses chat_template_kwargs: {reason}"
+        raise InvalidRequest(message, param="chat_template_kwargs") from None
+
+
+def _renders(render: Callable[..., str], variables: Mapping[str, Any]) -> bool:
+    try:
+        render(variables=variables)
+    except InvalidRequest:
+        return False
+    return True
+
+
+def _opened(dialect: Dialect, prompt: str, request: ChatCompletionRequest) -> bool:
+    """Whether the answer begins within the reasoning."""
+    if dialect.thinking is None:
+        return False
+    final = msgspec.to_builtins(request.messages[-1])
+    continued = continued_text(prompt, final) if request.continue_final_message else ""
+    return dialect.thinking.opened_by(prompt, continued)
 
 
 def template_variables(request: ChatCompletionRequest, *, constrained: bool) -> dict[str, Any]:
@@ -108,11 +139,12 @@ def template_variables(request: ChatCompletionRequest, *, constrained: bool) -> 
     return {**variables, **(request.chat_template_kwargs or {})}
 
 
-def _style(dialect: Dialect, tools: OfferedTools, opened: bool) -> AnswerStyle:
+def _style(dialect: Dialect, tools: OfferedTools, opened: bool, *, continued: bool) -> AnswerStyle:
     format_reads_reasoning = dialect.tools.thinking is not None
     return AnswerStyle(
         thinking=None if format_reads_reasoning else dialect.thinking,
         opened=opened,
+        continued=continued,
         tools=dialect.tools if tools.tools or format_reads_reasoning else None,
         schemas=tools.schemas,
     )

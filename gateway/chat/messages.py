@@ -27,14 +27,14 @@ class MessageStyle:
     """It loops over content given as a list."""
     strings: bool
     """It asks whether content is a string, so that both are welcome."""
-    developer: bool
-    """It knows the role ``developer``."""
-    tools: bool
-    """It tells the model of the tools there are."""
-    calls: bool
-    """It tells of calls that were made."""
     none: bool
     """It asks whether content is none."""
+    thoughts: bool
+    """It takes reasoning as a part of the content."""
+    developer: bool = False
+    """It knows the role ``developer``."""
+    system: bool = True
+    """It knows the role ``system``."""
 
 
 def to_template(messages: Sequence[Mapping[str, Any]], style: MessageStyle) -> list[TemplateMessage]:
@@ -51,11 +51,42 @@ def arguments_as_text(messages: Sequence[TemplateMessage]) -> list[TemplateMessa
     ]
 
 
+def without_none(messages: Sequence[TemplateMessage]) -> list[TemplateMessage]:
+    """With empty text for no content."""
+    return [{**message, "content": ""} if message["content"] is None else message for message in messages]
+
+
+def without_system(messages: Sequence[TemplateMessage]) -> list[TemplateMessage]:
+    """With what the system says at the beginning of what the user says next."""
+    found: list[TemplateMessage] = []
+    told = ""
+    for message in messages:
+        if message["role"] == "system":
+            told += f"{message_text(message)}\n\n"
+        elif message["role"] == "user":
+            found.append(with_text(message, before=told))
+            told = ""
+        else:
+            found.append(message)
+    return [*found, {"role": "user", "content": told.strip()}] if told else found
+
+
+def with_text(message: TemplateMessage, before: str = "", after: str = "") -> TemplateMessage:
+    """With more text around its own."""
+    text = f"{before}{message_text(message)}{after}"
+    content = message["content"]
+    if not isinstance(content, list):
+        return {**message, "content": text}
+    thoughts = [part for part in content if part["type"] == "thinking"]
+    return {**message, "content": [*thoughts, {"type": "text", "text": text}]}
+
+
 def message_text(message: Mapping[str, Any]) -> str:
     """The text of a message, its parts joined."""
     content = message.get("content")
     if isinstance(content, list):
-        return "\n".join(part.get("text") or part.get("refusal") or "" for part in content)
+        texts = (part.get("text") or part.get("refusal") for part in content if part["type"] != "thinking")
+        return "\n".join(text or "" for text in texts)
     return content or ""
 
 
@@ -68,8 +99,10 @@ def _to_template(message: Mapping[str, Any], style: MessageStyle, where: str) ->
         shaped["reasoning_content"] = reasoning
         if not (shaped["content"] and shaped.get("tool_calls")):
             shaped["thinking"] = reasoning  # another name, in templates that refuse it beside these two
+        if style.thoughts:
+            shaped["content"] = [{"type": "thinking", "thinking": reasoning}, *_parts(shaped["content"])]
     if calls := shaped.pop("tool_calls", None):  # templates ask whether the key is there
-        shaped["tool_calls"] = [_tool_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)]
+        shaped["tool_calls"] = [_tool_call(call) for call in calls]
     return shaped
 
 
@@ -87,9 +120,9 @@ def _content(
     message: Mapping[str, Any], style: MessageStyle, where: str
 ) -> str | list[dict[str, str]] | None:
     content = message.get("content")
-    if content is None:
-        if message["role"] != "assistant":
-            raise InvalidRequest(f"a {message['role']} message needs content", param=f"{where}.content")
+    if content is None and message["role"] != "assistant":
+        raise InvalidRequest(f"a {message['role']} message needs content", param=f"{where}.content")
+    if content is None or (not content and message.get("tool_calls")):
         if style.none:
             return None
         return "" if not style.parts or style.strings else []
@@ -109,18 +142,29 @@ def _text_part(part: Mapping[str, Any], where: str) -> dict[str, str]:
     return {"type": "text", "text": text}
 
 
-def _tool_call(call: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _parts(content: str | list[dict[str, str]] | None) -> list[dict[str, str]]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    return content or []
+
+
+def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
     """Templates print arguments as an object; clients send them as a string of JSON."""
     function = call["function"]
-    arguments = function.get("arguments") or "{}"
-    if isinstance(arguments, str):
+    return {**call, "function": {**function, "arguments": _arguments(function.get("arguments"))}}
+
+
+def _arguments(given: Any) -> Any:
+    """What a model has got wrong comes back as it is, within an object."""
+    arguments = given or {}
+    if isinstance(given, str) and given:
         try:
-            arguments = msgspec.json.decode(arguments)
+            arguments = msgspec.json.decode(given)
         except (msgspec.DecodeError, RecursionError):
-            raise InvalidRequest(
-                "arguments are not valid JSON", param=f"{where}.function.arguments"
-            ) from None
-    return {**call, "function": {**function, "arguments": arguments}}
+            arguments = given
+    if arguments is None:
+        return {}
+    return arguments if isinstance(arguments, dict) else {"arguments": arguments}
 
 
 def _with_text_arguments(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ class AnswerStyle:
     thinking: Thinking | None = None
     opened: bool = False
     """The prompt ends within the reasoning."""
+    continued: bool = False
+    """It ends within a text that goes on."""
     tools: ToolFormat | None = None
     schemas: Schemas | None = None
 
@@ -62,7 +64,7 @@ class Splitter:
 
 def _split(style: AnswerStyle, reader: Reader) -> Reading[None]:
     if style.thinking:
-        yield from style.thinking.read(reader, opened=style.opened)
+        yield from style.thinking.read(reader, opened=style.opened, continued=style.continued)
     if style.tools:
         yield from style.tools.read(reader, style.schemas or {})
     yield from reader.until((), Content)

@@ -10,6 +10,9 @@ from gateway.chat.pieces import Content, Reasoning
 from gateway.chat.reader import Reader, Reading
 from gateway.config import ReasoningParser
 
+Marks = tuple[str, str]
+"""Before and after."""
+
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
@@ -17,25 +20,43 @@ class Thinking:
 
     opening: str
     closing: str
+    others: tuple[Marks, ...] = ()
+    """That mean the same."""
+    answer: Marks | None = None
+    """Around the answer that follows."""
 
-    def opened_by(self, prompt: str) -> bool:
-        """Whether the template has written the opening mark already."""
-        return prompt.rstrip().endswith(self.opening)
+    def opened_by(self, prompt: str, continued: str = "") -> bool:
+        """Whether the prompt ends within the reasoning. ``continued``: what it has of the answer."""
+        before = prompt[: len(prompt) - len(continued)].rstrip()
+        begun = f"{self.opening}{continued}" if before.endswith(self.opening) else continued
+        _, opening, thoughts = begun.rpartition(self.opening)
+        return bool(opening) and self.closing not in thoughts
 
-    def read(self, reader: Reader, *, opened: bool) -> Reading[None]:
-        """Reasoning, if the answer begins with it."""
+    def read(self, reader: Reader, *, opened: bool, continued: bool = False) -> Reading[None]:
+        """Reasoning, if the answer begins with it. ``continued``: in the middle of it."""
+        marks = ((self.opening, self.closing), *self.others)
         if not opened:
             reader.mark()
-            if not (yield from reader.follows(self.opening)):
+            if not (yield from reader.follows(*(opening for opening, _ in marks))):
                 if reader.taken:
                     yield Content(reader.taken)
                 return
+        if not continued:
+            yield from reader.skip_space()
+        yield from reader.until([closing for _, closing in marks], Reasoning, trim=True)
         yield from reader.skip_space()
-        yield from reader.until((self.closing,), Reasoning, trim=True)
-        yield from reader.skip_space()
+        if self.answer and (yield from reader.starts(self.answer[0])):
+            yield from reader.skip_space()
+            yield from reader.until((self.answer[1],), Content, trim=True)
+            yield from reader.skip_space()
 
 
 _THINK: Final = Thinking("<think>", "</think>")
+_IN_WORDS: Final = (
+    ("Here is my thought process:", "Here is my response:"),
+    ("Here's my thought process:", "Here's my response:"),
+)
+_RESPONSE: Final = Thinking("<think>", "</think>", others=_IN_WORDS, answer=("<response>", "</response>"))
 THINKING: Final[Mapping[ReasoningParser, Thinking | None]] = {
     "none": None,
     "think": _THINK,
@@ -46,11 +67,15 @@ THINKING: Final[Mapping[ReasoningParser, Thinking | None]] = {
     "mistral": Thinking("[THINK]", "[/THINK]"),
     "seed_oss": Thinking("<seed:think>", "</seed:think>"),
     "cohere": Thinking("<|START_THINKING|>", "<|END_THINKING|>"),
-    "granite": Thinking("Here is my thought process:", "Here is my response:"),
+    "granite": Thinking(
+        *_IN_WORDS[0], others=(_IN_WORDS[1], ("<think>", "</think>")), answer=_RESPONSE.answer
+    ),
 }
 """By the names that the configuration has for them."""
 
 
 def thinking_of(template: str) -> Thinking | None:
     """That whose marks a chat template speaks of."""
+    if _RESPONSE.closing in template and "<response>" in template:
+        return _RESPONSE
     return next((found for found in THINKING.values() if found and found.closing in template), None)

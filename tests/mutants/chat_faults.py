@@ -12,7 +12,7 @@ import pytest
 from gateway.api import chat_prompt, dialect
 from gateway.api.answer import Answer
 from gateway.api.client import Client
-from gateway.chat import forced, json_schema, template
+from gateway.chat import forced, json_schema, past_calls, template
 from gateway.chat.forced import LarkWriter
 from gateway.chat.reader import Reader, _ValueScan
 from gateway.chat.splitter import Splitter
@@ -63,10 +63,26 @@ def what_is_left_of_a_call_that_was_cut_off_is_content(monkeypatch: pytest.Monke
     monkeypatch.setattr(Splitter, "end", lambda self, cut=False: real(self))
 
 
-@caught_by("chat/test_splitter.py::test_reasoning_that_the_prompt_has_begun")
+@caught_by("chat/test_thinking.py::test_reasoning_that_the_prompt_has_begun")
 def reasoning_begins_with_its_mark_always(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Thinking.read
-    monkeypatch.setattr(Thinking, "read", lambda self, reader, opened: real(self, reader, opened=False))
+    monkeypatch.setattr(
+        Thinking, "read", lambda self, reader, opened, continued: real(self, reader, opened=False)
+    )
+
+
+@caught_by("chat/test_thinking.py::test_reasoning_that_goes_on_keeps_its_space")
+def reasoning_that_goes_on_is_stripped(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Thinking.read
+    monkeypatch.setattr(
+        Thinking, "read", lambda self, reader, opened, continued: real(self, reader, opened=opened)
+    )
+
+
+@caught_by("api/test_reasoning.py::test_reasoning_goes_on_where_the_final_message_is_within_it")
+def only_the_templates_mark_begins_reasoning(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Thinking.opened_by
+    monkeypatch.setattr(Thinking, "opened_by", lambda self, prompt, continued: real(self, prompt))
 
 
 @caught_by("api/test_tools.py::test_of_a_forced_call_that_the_length_cuts_off_nothing_is_content")
@@ -135,6 +151,29 @@ def who_is_held_to_a_form_reasons_first(monkeypatch: pytest.MonkeyPatch) -> None
 @caught_by("api/test_tools.py::test_one_that_knows_none_is_told_in_words")
 def who_knows_no_tools_is_told_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template, "tools_in_words", lambda messages, tools, layout: messages)
+
+
+@caught_by("chat/test_past_calls.py::test_ids_of_any_length_are_made_short_for_templates_that_want_them_so")
+def ids_are_cut_to_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(past_calls, "_short", lambda id: id[:9])
+
+
+@caught_by("chat/test_past_calls.py::test_where_a_template_takes_one_call_a_message_each_has_its_own")
+def results_stay_where_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    def each(message: Any, calls: Any, results: Any) -> list[Any]:
+        return [*({**message, "tool_calls": [call]} for call in calls), *results]
+
+    monkeypatch.setattr(past_calls, "_each_call", each)
+
+
+@caught_by("chat/test_past_calls.py::test_in_words_results_in_a_row_are_one_text_of_the_user")
+def each_result_is_a_message_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = template.calls_in_words
+    monkeypatch.setattr(
+        template,
+        "calls_in_words",
+        lambda messages, layout: [told for message in messages for told in real([message], layout)],
+    )
 
 
 @caught_by("api/test_reasoning.py::test_the_configuration_may_name_the_marks")

@@ -16,6 +16,10 @@ HYBRID = (
     "{{ reasoning_effort or '' }}"
 )
 ALWAYS = "{% for m in messages %}{{ m.content }}{% endfor %}<assistant><think>\n{# </think> #}"
+BEGINNING = (
+    "{% for m in messages %}{{ '<think>\n' if m.role == 'assistant' }}{{ m.content }}{% endfor %}"
+    "{# </think> #}"
+)
 THOUGHT = "<think>\nIs it a mouse?\n</think>\n\nIt is."
 FORM = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
 
@@ -144,3 +148,51 @@ async def test_it_goes_with_calls(gateway: Gateway) -> None:
     assert message["reasoning_content"] == "Hm."
     assert message["content"] is None
     assert message["tool_calls"][0]["function"]["name"] == "f"
+
+
+@pytest.mark.parametrize(
+    ("template", "final", "reasoning", "content"),
+    [
+        (HYBRID, "<think>\nHm", ", so it is.", "A mouse."),
+        (BEGINNING, "Hm", ", so it is.", "A mouse."),
+        (HYBRID, "It is", None, ", so it is.</think>A mouse."),
+    ],
+)
+async def test_reasoning_goes_on_where_the_final_message_is_within_it(
+    gateway: Gateway, template: str, final: str, reasoning: str | None, content: str
+) -> None:
+    thinks(gateway, ", so it is.</think>A mouse.", template)
+    messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": final}]
+    fields: dict[str, Any] = {"messages": messages, "continue_final_message": True}
+    message = (await gateway.chat(**fields)).json["choices"][0]["message"]
+    assert prompt(gateway).endswith(final)
+    assert (message.get("reasoning_content"), message["content"]) == (reasoning, content)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ 'Reasoning: ' + (reasoning_effort or 'low') }}{{ messages[0].content }}", "TypeError"),
+        (
+            "{% if reasoning_effort == 7 %}{{ raise_exception('low or high') }}{% endif %}"
+            "{{ messages[0].content }}",
+            "low or high",
+        ),
+    ],
+)
+async def test_a_variable_that_the_template_refuses_is_named(
+    gateway: Gateway, template: str, reason: str
+) -> None:
+    gateway.alpha.chat_template = template
+    assert (await gateway.chat()).status == 200
+    reply = await gateway.chat(chat_template_kwargs={"reasoning_effort": 7})
+    assert (reply.status, reply.error["param"]) == (400, "chat_template_kwargs")
+    assert reply.error["message"] == f"the chat template refuses chat_template_kwargs: {reason}"
+    reply = await gateway.chat(chat_template_kwargs={"reasoning_effort": "low"})
+    assert reply.status == 200
+
+
+async def test_what_the_template_refuses_anyway_is_not_laid_on_the_variables(gateway: Gateway) -> None:
+    gateway.alpha.chat_template = "{{ raise_exception('never') }}"
+    reply = await gateway.chat(chat_template_kwargs={"reasoning_effort": 7})
+    assert (reply.status, reply.error["param"], reply.error["message"]) == (400, "messages", "never")

@@ -108,16 +108,6 @@ def test_tool_call_arguments_become_objects_and_tojson_is_plain() -> None:
     assert '<tool_call>{"name": "add", "arguments": {"a": "<ü>"}}</tool_call>' in prompt
 
 
-@pytest.mark.parametrize(
-    "arguments", ["{", '{"a": NaN}', '{"a": "\\ud800"}', pytest.param("[" * 10_000 + "]" * 10_000, id="deep")]
-)
-def test_broken_tool_call_arguments_are_the_clients_fault(arguments: str) -> None:
-    call = {"type": "function", "function": {"name": "add", "arguments": arguments}}
-    with pytest.raises(InvalidRequest) as caught:
-        render(CHATML_LIKE, user("Hi"), assistant(None, tool_calls=[call]))
-    assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
-
-
 def test_parts_are_joined_unless_the_template_loops_over_them() -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     assert "user\none\ntwo<|im_end|>" in render(CHATML_LIKE, user(parts))
@@ -138,8 +128,10 @@ def test_no_tool_calls_are_no_key() -> None:
 def test_developer_is_system_for_a_template_that_does_not_know_it() -> None:
     developer = {"role": "developer", "content": "Be brief."}
     assert "<|im_start|>system\nBe brief." in render(CHATML_LIKE, developer, user("Hi"))
-    knowing = "{% for m in messages %}{% if m.role == 'developer' %}D{% else %}?{% endif %}{% endfor %}"
-    assert render(knowing, developer) == "D"
+    knowing = "{% for m in messages %}{{ 'D' if m.role == 'developer' else '?' }}{{ m.content }}{% endfor %}"
+    assert render(knowing, developer) == "DBe brief."
+    dropping = "{% for m in messages %}{% if m.role != 'developer' %}{{ m.content }}{% endif %}{% endfor %}"
+    assert render(dropping, developer, user("Hi")) == "Be brief.Hi"
 
 
 @pytest.mark.parametrize(
@@ -210,34 +202,6 @@ def test_tojson_takes_json_dumps_arguments() -> None:
     assert render(
         "{{ messages[0].content }}{{ x | tojson(indent=2) }}", user(""), variables={"x": value}
     ) == (json.dumps(value, ensure_ascii=False, indent=2))
-
-
-DEEPSEEK_LIKE = """\
-{%- for message in messages %}
-    {%- if message['role'] == 'assistant' and message['content'] is none %}
-        {%- for tool in message['tool_calls'] %}
-            {{- '<｜tool▁call▁begin｜>function<｜tool▁sep｜>' + tool['function']['name'] + '\\n```json\\n'
-                + tool['function']['arguments'] + '\\n```<｜tool▁call▁end｜>' }}
-        {%- endfor %}
-    {%- else %}
-        {{- '<' + message['role'] + '>' + message['content'] }}
-    {%- endif %}
-{%- endfor %}
-"""
-
-
-def test_a_template_that_takes_arguments_for_text_and_looks_for_no_content() -> None:
-    call = {"type": "function", "function": {"name": "add", "arguments": '{"a": "ü"}'}}
-    prompt = render(DEEPSEEK_LIKE, user("Hi"), assistant(None, tool_calls=[call]))
-    arguments = '\n```json\n{"a": "ü"}\n```'
-    assert prompt == f"<user>Hi<｜tool▁call▁begin｜>function<｜tool▁sep｜>add{arguments}<｜tool▁call▁end｜>"
-
-
-def test_tools_are_told_of_in_the_templates_own_way_of_calling() -> None:
-    tool = {"type": "function", "function": {"name": "add"}}
-    prompt = render(DEEPSEEK_LIKE, user("Hi"), tools=[tool])
-    assert '{"name": "add"}' in prompt
-    assert "<｜tool▁sep｜>the function's name\n```json\n{...}\n```" in prompt
 
 
 def test_documents_of_the_clients_reach_the_template() -> None:
