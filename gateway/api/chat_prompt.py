@@ -50,6 +50,7 @@ def read_chat(request: ChatCompletionRequest, model: ModelConfig, engine: Engine
     opened = _opened(dialect, prompt, request)
     style = _style(dialect, tools, opened, continued=bool(request.continue_final_message))
     marks = dialect.mark_tokens(engine) if style.splits or constrained else {}
+    writer = LarkWriter(marks)
     reasons = opened or any(variables.get(name) for name in _SWITCHES)
     return ChatPrompt(
         token_ids=encode_now(
@@ -66,7 +67,9 @@ def read_chat(request: ChatCompletionRequest, model: ModelConfig, engine: Engine
             parallel=tools.parallel,
             calls_only=tools.required,
         ),
-        asked=_form(asked, tools, dialect, LarkWriter(marks), opened, reasons) if constrained else None,
+        asked=_form(asked, tools, dialect, writer, opened, reasons)
+        if constrained
+        else _strict_form(tools, dialect, writer, opened),
         shown_tokens=frozenset(marks.values()) if style.splits else frozenset(),
     )
 
@@ -170,3 +173,15 @@ def _form(
         return asked
     param, constraint = asked
     return param, replace(constraint, frame=frame)
+
+
+def _strict_form(tools: OfferedTools, dialect: Dialect, writer: LarkWriter, opened: bool) -> Asked | None:
+    """Any text, but calls that are valid: in formats where a token begins calls and nothing else."""
+    layout = dialect.tools.layout
+    if not tools.strict or dialect.tools.thinking or not writer.begins_with_token(layout.start):
+        return None
+    schemas = tools.schemas if layout.parameters else tools.strict_schemas
+    frame = writer.frame(body=["text_and_calls"], thinking=dialect.thinking, opened=opened)
+    frame += writer.text_and_calls(several=tools.parallel)
+    frame += writer.calls(layout, schemas, several=tools.parallel)
+    return "tools", Constraint(kind="grammar", value=frame)

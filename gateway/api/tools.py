@@ -10,6 +10,7 @@ from gateway.api.schema.tools import ChosenTools, FunctionDefinition, Tool
 from gateway.errors import InvalidRequest
 
 _NOTHING: dict[str, Any] = {"type": "object", "properties": {}}
+_ANY: dict[str, Any] = {"type": "object"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,17 @@ class OfferedTools:
     def schemas(self) -> dict[str, dict[str, Any]]:
         """Of each function's arguments, by its name."""
         return {tool.function.name: tool.function.parameters or _NOTHING for tool in self.tools}
+
+    @property
+    def strict(self) -> bool:
+        """Whether calls, though free to be made or not, must keep to a schema."""
+        return not self.required and any(tool.function.strict for tool in self.tools)
+
+    @property
+    def strict_schemas(self) -> dict[str, dict[str, Any]]:
+        """``schemas``, where those of others than strict tools allow any object."""
+        strict = {tool.function.name for tool in self.tools if tool.function.strict}
+        return {name: schema if name in strict else _ANY for name, schema in self.schemas.items()}
 
     def for_template(self) -> list[dict[str, Any]]:
         """Each with parameters, which templates take for granted."""

@@ -1,33 +1,21 @@
-"""Grammars of answers that must be tool calls, or that may reason before they keep to a form (Lark, as
-llguidance has it)."""
+"""Grammars of answers that must be tool calls, may have some, or may reason before they keep to a form."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
+from gateway.chat.forced_parameters import parameter_rules
 from gateway.chat.formats.tool_format import Layout, Schemas
-from gateway.chat.json_schema import schema_text
+from gateway.chat.lark import ANYTHING, Lark, json_of
 from gateway.chat.thinking import Thinking
-from gateway.errors import InvalidRequest
 
-_SPACES: Final = r"[\x20\x0A]{0,8}"
-"""Between the parts of a call's JSON."""
 _MOST_CALLS: Final = 16
 """Of an answer: a weak model would go on for ever."""
-_ANYTHING: Final = "/(?s:.*)/"
 _GAP: Final = r"/\n{0,2}/"
 
 
-class LarkWriter:
-    """``tokens``: ids of the texts that are tokens of their own, which no string in a grammar matches."""
-
-    def __init__(self, tokens: Mapping[str, int]) -> None:
-        self._tokens = tokens
-        self._split = re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
-
+class LarkWriter(Lark):
     def frame(
         self, *, body: Sequence[str], thinking: Thinking | None, opened: bool, content: str = ""
     ) -> str:
@@ -51,35 +39,16 @@ class LarkWriter:
         ]
         for rule, (function, schema) in zip(names, functions.items(), strict=True):
             opening = self.text(layout.opening.replace("$NAME", function))
-            lines.append(f"{rule}: {opening} {rule}_arguments {self.text(layout.closing)}")
-            lines.append(f"{rule}_arguments: %json {_arguments(schema)}")
+            arguments = f"{rule}_arguments"
+            written = layout.parameters and parameter_rules(self, arguments, layout.parameters, schema)
+            lines.append(f"{rule}: {opening} {arguments} {self.text(layout.closing)}")
+            lines += written or [f"{arguments}: {json_of({'type': 'object', **schema})}"]
         return "\n".join(lines) + "\n"
 
-    def text(self, text: str) -> str:
-        """This very text."""
-        parts, at = [], 0
-        for mark in self._split.finditer(text):
-            parts += [text[at : mark.start()], f"<[{self._tokens[mark[0]]}]>"]
-            at = mark.end()
-        parts.append(text[at:])
-        return " ".join(
-            part if index % 2 else json.dumps(part, ensure_ascii=False)
-            for index, part in enumerate(parts)
-            if part
-        )
+    def text_and_calls(self, *, several: bool) -> str:
+        """The rule ``text_and_calls``: any text, and ``calls`` in it, which a token of their own begins."""
+        return f"text_and_calls: TEXT (calls TEXT){'*' if several else '?'}\nTEXT: {ANYTHING}\n"
 
     def _reasoning(self, thinking: Thinking, opened: bool) -> str:
         opening = "" if opened else self.text(thinking.opening)
-        if self._split.match(thinking.closing):
-            thoughts = f"thoughts: ANYTHING {self.text(thinking.closing)}\nANYTHING: {_ANYTHING}"
-        else:
-            thoughts = f"thoughts[suffix={json.dumps(thinking.closing)}]: {_ANYTHING}"
-        return f"reasoning: {opening} thoughts {_GAP}\n{thoughts}\n"
-
-
-def _arguments(schema: Mapping[str, Any]) -> str:
-    spaces = {"x-guidance": {"whitespace_pattern": _SPACES}}
-    try:
-        return schema_text({"type": "object", **schema}, **spaces)
-    except RecursionError:
-        raise InvalidRequest("the schema of a function is nested too deeply", param="tools") from None
+        return f"reasoning: {opening} thoughts {_GAP}\n{self.up_to('thoughts', thinking.closing)}\n"

@@ -90,3 +90,17 @@ def _all(schema: Schema) -> Iterator[Schema]:
         for item in inner:
             if isinstance(item, Mapping):
                 yield from _all(item)
+
+
+def value_kinds(schema: Any) -> set[str]:
+    """The types that a value may have, as far as its schema says."""
+    if not isinstance(schema, Mapping):
+        return set()
+    told = schema.get("type")
+    kinds = set(told) if isinstance(told, list) else {told} if isinstance(told, str) else set()
+    for parts in (schema.get("anyOf"), schema.get("oneOf")):
+        kinds |= {kind for part in (parts if isinstance(parts, list) else ()) for kind in value_kinds(part)}
+    values = schema.get("enum")
+    if not kinds and isinstance(values, list) and all(isinstance(value, str) for value in values):
+        kinds = {"string"}
+    return kinds

@@ -12,7 +12,8 @@ import pytest
 from gateway.api import chat_prompt, dialect
 from gateway.api.answer import Answer
 from gateway.api.client import Client
-from gateway.chat import forced, json_schema, past_calls, template
+from gateway.api.tools import OfferedTools
+from gateway.chat import forced, forced_parameters, json_schema, past_calls, template
 from gateway.chat.forced import LarkWriter
 from gateway.chat.reader import Reader, _ValueScan
 from gateway.chat.splitter import Splitter
@@ -184,6 +185,23 @@ def the_configured_marks_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> N
 @caught_by("chat/test_forced.py::test_calls")
 def only_one_call_is_ever_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forced, "_MOST_CALLS", 1)
+
+
+@caught_by("chat/test_forced.py::test_calls")
+def any_string_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forced_parameters, "_is_free", lambda schema: True)
+
+
+@caught_by("chat/test_forced.py::test_any_text_with_calls_that_are_valid")
+def a_text_may_have_no_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        LarkWriter, "text_and_calls", lambda self, several: "text_and_calls: TEXT\nTEXT: /(?s:.*)/\n"
+    )
+
+
+@caught_by("api/test_tools.py::test_a_strict_tool_is_held_to_its_schema_though_it_need_not_be_called")
+def strict_tools_are_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OfferedTools, "strict", False)
 
 
 # Clients that leave and stall

@@ -15,6 +15,7 @@ from gateway.chat.formats.hermes import CLOSE, OPEN
 from gateway.chat.formats.json_calls import give_back, read_arguments, read_calls
 from gateway.chat.formats.literals import as_json
 from gateway.chat.formats.tool_format import Layout, Parameters, Schemas, ToolFormat
+from gateway.chat.json_schema import value_kinds
 from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content
 from gateway.chat.reader import Reader, Reading
 
@@ -67,22 +68,8 @@ def _read_parameters(reader: Reader, properties: Mapping[str, Any]) -> Reading[N
         if key is None:
             break
         yield CallArguments(f"{separator}{json.dumps(key, ensure_ascii=False)}: ")
-        yield from _read_value(reader, _kinds(properties.get(key)))
+        yield from _read_value(reader, value_kinds(properties.get(key)))
         separator = ", "
-
-
-def _kinds(schema: Any) -> set[str]:
-    """The types that a value may have, as far as its schema says."""
-    if not isinstance(schema, Mapping):
-        return set()
-    told = schema.get("type")
-    kinds = set(told) if isinstance(told, list) else {told} if isinstance(told, str) else set()
-    for parts in (schema.get("anyOf"), schema.get("oneOf")):
-        kinds |= {kind for part in (parts if isinstance(parts, list) else ()) for kind in _kinds(part)}
-    values = schema.get("enum")
-    if not kinds and isinstance(values, list) and all(isinstance(value, str) for value in values):
-        kinds = {"string"}
-    return kinds
 
 
 def _read_value(reader: Reader, kinds: set[str]) -> Reading[None]:

@@ -37,6 +37,11 @@ class Layout:
     parameters: Parameters | None = None
     """In place of the JSON object, where the schema of a function allows it."""
 
+    @property
+    def start(self) -> str:
+        """What every answer in it begins with, and perhaps more."""
+        return self.before + self.opening
+
 
 def _call_id() -> str:
     return f"call_{secrets.token_hex(12)}"

@@ -52,6 +52,8 @@ class Script(FakeSpec):
     failure: Exception | None = None
     """Raised before the last piece."""
     fault: str | None = None
+    tokens: dict[str, int] = field(default_factory=dict)
+    """Texts that are tokens of their own."""
     may_open: threading.Event = field(default_factory=threading.Event)
     may_wake: asyncio.Event = field(default_factory=_open_gate)
     may_step: asyncio.Event = field(default_factory=_open_gate)
@@ -89,8 +91,9 @@ class ScriptedEngine(FakeEngine):
     def info(self) -> ModelInfo:
         return replace(super().info, longest_token_bytes=2)
 
-    def encode(self, text: str, *, add_special_tokens: bool = True, most: int | None = None) -> list[int]:
-        special, ids = [1] if add_special_tokens else [], list(text.encode())
+def encode(self, text: str, *, add_special_tokens: bool = True, most: int | None = None) -> list[int]:
+        special = [1] if add_special_tokens else []
+        ids = [self.script.tokens[text]] if text in self.script.tokens else list(text.encode())
         return special + (ids if most is None else ids[len(ids) - (most - len(special)) :])
 
     async def wake(self, tags: frozenset[Tag] = ALL_TAGS) -> TransitionReport:

@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletion
 
 from tests.fake_engine import FakeGrammar
 from tests.gateway.api.caller import Reply
-from tests.gateway.api.conftest import Gateway
+from tests.gateway.api.conftest import Gateway, running
 
 MICE = {"type": "object", "properties": {"where": {"type": "string"}}, "required": ["where"]}
 TOOLS = [
@@ -212,6 +212,43 @@ async def test_a_call_or_an_answer_in_the_form(gateway: Gateway) -> None:
     assert constraint.frame.startswith("start: (calls | @body)")
     await ask(gateway, response_format=form, tool_choice="required")
     assert grammar(gateway).value.startswith("start: (calls)")
+
+
+STRICT = {"type": "function", "function": {"name": "find_mice", "parameters": MICE, "strict": True}}
+LOOSE = {"type": "function", "function": {"name": "dig", "parameters": MICE}}
+
+
+async def test_a_strict_tool_is_held_to_its_schema_though_it_need_not_be_called(gateway: Gateway) -> None:
+    gateway.alpha.tokens = {"<tool_call>": 7}
+    await ask(gateway, "No.", tools=[STRICT, LOOSE])
+    value = grammar(gateway).value
+    assert value.startswith("start: (text_and_calls)")
+    assert 'call_0_arguments: %json {"type": "object", "properties": {"where"' in value
+    assert 'call_1_arguments: %json {"type": "object", "x-guidance"' in value
+    assert "TEXT (calls TEXT)*" in value
+    await ask(gateway, "No.", tools=[STRICT], parallel_tool_calls=False)
+    assert "TEXT (calls TEXT)?" in grammar(gateway).value
+    await ask(gateway, "No.", tools=[LOOSE])
+    assert grammar(gateway) is None
+
+
+async def test_a_strict_tool_does_not_keep_the_model_from_reasoning(gateway: Gateway) -> None:
+    gateway.alpha.tokens = {"<tool_call>": 7}
+    gateway.alpha.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% endfor %}{{ enable_thinking }}{# </think> #}"
+    )
+    await ask(gateway, "<think>Hm.</think>No.", tools=[STRICT])
+    assert grammar(gateway).value.startswith("start: reasoning? (text_and_calls)")
+    assert prompt(gateway).endswith("hello")
+
+
+@pytest.mark.parametrize("parser", ["hermes", "openai", "llama3_json"])
+async def test_where_no_token_begins_a_call_nothing_is_held_to(parser: Any) -> None:
+    async with running(tool_parser=parser) as gateway:
+        gateway.alpha.max_model_len = 2000
+        gateway.alpha.tokens = {"<|channel|>": 7, "<|python_tag|>": 8}
+        await ask(gateway, "No.", tools=[STRICT])
+        assert grammar(gateway) is None
 
 
 @pytest.mark.parametrize("stream", [False, True])

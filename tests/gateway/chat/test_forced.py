@@ -6,7 +6,9 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
+import jsonschema_rs
 import numpy as np
 import pytest
 import tokenizers
@@ -23,7 +25,7 @@ from gateway.chat.splitter import AnswerStyle, Splitter
 from gateway.chat.thinking import THINKING
 from gateway.config import ToolParser
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, dict[str, Any]] = {
     "find.mice": {
         "type": "object",
         "properties": {
@@ -34,6 +36,16 @@ FUNCTIONS = {
         "required": ["where"],
     },
     "sleep": {"type": "object", "properties": {}},
+    "squeak": {
+        "properties": {
+            "what": {"type": "string", "description": "Any text."},
+            "to": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+            "how": {"$ref": "#/$defs/how"},
+        },
+        "required": ["what", "how"],
+        "$defs": {"how": {"enum": ["loudly", 3, None]}},
+    },
+    "dig": {"type": "object", "properties": {"word": {"type": "string", "pattern": "^[a-z]{1,3}$"}}},
 }
 BODY = json.dumps(
     {
@@ -44,6 +56,8 @@ BODY = json.dumps(
     }
 )
 MARKS = sorted({mark for found in FORMATS.values() for mark in found.marks} | {"<think>", "</think>"})
+PIECES = ("</", "</parameter>\n")
+"""Other long tokens."""
 END = 256
 SEEDS = range(30)
 
@@ -57,6 +71,7 @@ def tokenizer_json(special: bool) -> str:
     made.decoder = decoders.ByteLevel()
     made.add_special_tokens(["<|endoftext|>"])
     made.add_tokens([tokenizers.AddedToken(mark, special=special, normalized=False) for mark in MARKS])
+    made.add_tokens([tokenizers.AddedToken(piece, normalized=False) for piece in PIECES])
     return made.to_str()
 
 
@@ -74,16 +89,17 @@ def tools(special: bool) -> tuple[GrammarCompiler, LLTokenizer, LarkWriter]:
 
 
 def walk(constraint: Constraint, special: bool, seed: int) -> str:
-    """A random answer. The end of a free text is one token of many, so marks come as often as all else."""
+    """A random answer. The end of a free text is one token of many, so these come as often as all else."""
     compiler, tokenizer, _ = tools(special)
     compiled = compiler.compile(constraint)
     assert isinstance(compiled, CompiledGrammar)
     matcher, choose, tokens = compiled.matcher(), random.Random(seed), []
+    quote = vocabulary(special)['"']
     while not matcher.finished:
         assert len(tokens) < 3000, "no end"
         mask = np.frombuffer(matcher.state.compute_bitmask(), np.uint8)
         allowed = np.flatnonzero(np.unpackbits(mask, bitorder="little")).tolist()
-        marks = [token for token in allowed if token > END]
+        marks = [token for token in allowed if token >= END or token == quote]
         token = choose.choice(marks if marks and choose.random() < 0.5 else allowed)
         if token == END:
             break
@@ -99,17 +115,26 @@ def read(style: AnswerStyle, text: str) -> list[Piece]:
 
 def check_calls(pieces: Sequence[Piece], *, most: int | None = None) -> None:
     """They are one call or more, with arguments as their schema has them, and nothing else."""
-    names = [piece.name for piece in pieces if isinstance(piece, CallStart)]
-    arguments = [json.loads(piece.text) for piece in pieces if isinstance(piece, CallArguments)]
-    assert len(names) == len(arguments) == sum(isinstance(piece, CallEnd) for piece in pieces) >= 1
+    called = calls_of(pieces)
+    assert len(called) == sum(isinstance(piece, CallEnd) for piece in pieces) >= 1
     assert not [piece for piece in pieces if isinstance(piece, Content)]
-    assert most is None or len(names) <= most
-    for name, given in zip(names, arguments, strict=True):
+    assert most is None or len(called) <= most
+    for name, arguments in called:
+        given = json.loads(arguments)
         assert given.keys() <= FUNCTIONS[name]["properties"].keys()
-        if name == "find.mice":
-            assert given["where"] in ("barn", "field")
-            assert 0 <= given.get("count", 0) <= 99
-            assert all(len(mouse) <= 3 for mouse in given.get("names", []))
+        assert jsonschema_rs.is_valid({"type": "object", **FUNCTIONS[name]}, given), (name, given)
+
+
+def calls_of(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
+    """Names and arguments."""
+    found: list[tuple[str, str]] = []
+    for piece in pieces:
+        if isinstance(piece, CallStart):
+            found.append((piece.name, ""))
+        if isinstance(piece, CallArguments):
+            name, arguments = found.pop()
+            found.append((name, arguments + piece.text))
+    return found
 
 
 EVERY_FORMAT = pytest.mark.parametrize("parser", sorted(FORMATS))
@@ -157,6 +182,35 @@ def test_after_the_reasoning_a_call_or_the_form(parser: ToolParser, special: boo
                 {"ok": False},
             )
     assert {CallStart, Content} <= kinds
+
+
+TEXT_AND_CALLS = (
+    "hermes",
+    "qwen3_coder",
+    "mistral",
+    "mistral_args",
+    "granite",
+    "deepseek_v31",
+    "phi4_mini_json",
+)
+
+
+@pytest.mark.parametrize("parser", TEXT_AND_CALLS)
+@pytest.mark.parametrize("opened", [None, False, True])
+def test_any_text_with_calls_that_are_valid(parser: ToolParser, opened: bool | None) -> None:
+    found, writer = FORMATS[parser], tools(special=True)[2]
+    thinking = None if opened is None else THINKING["think"]
+    grammar = writer.frame(body=["text_and_calls"], thinking=thinking, opened=bool(opened))
+    grammar += writer.text_and_calls(several=False) + writer.calls(found.layout, FUNCTIONS, several=False)
+    style = AnswerStyle(thinking=thinking, opened=bool(opened), tools=found, schemas=FUNCTIONS)
+    assert writer.begins_with_token(found.layout.start)
+    numbers = []
+    for seed in SEEDS[:10]:
+        text = walk(Constraint(kind="grammar", value=grammar), True, seed)
+        pieces = [piece for piece in read(style, text) if not isinstance(piece, Content | Reasoning)]
+        numbers.append(sum(isinstance(piece, CallStart) for piece in pieces))
+        assert numbers[-1] == 0 or not check_calls(pieces, most=1)
+    assert {0, 1} == set(numbers)
 
 
 def style_of(found: ToolFormat, opened: bool) -> AnswerStyle:
