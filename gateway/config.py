@@ -31,6 +31,9 @@ ToolParser = Literal[
     "deepseek_v4",
     "phi4_mini_json",
     "firefunction",
+    "functionary",
+    "nemotron_json",
+    "apriel",
     "openai",
 ]
 """vLLM's names, where it has the same, as in what follows."""

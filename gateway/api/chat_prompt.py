@@ -46,7 +46,7 @@ def read_chat(request: ChatCompletionRequest, model: ModelConfig, engine: Engine
     asked = asked_constraint(request)
     constrained = tools.required or asked is not None
     variables = template_variables(request, constrained=constrained)
-    prompt = render(template, request, engine, tools, variables)
+    prompt = render(template, dialect, request, engine, tools, variables)
     opened = _opened(dialect, prompt, request)
     style = _style(dialect, tools, opened, continued=bool(request.continue_final_message))
     marks = dialect.mark_tokens(engine) if style.splits or constrained else {}
@@ -86,6 +86,7 @@ def template_of(model: ModelConfig, engine: Engine) -> ChatTemplate:
 
 def render(
     template: ChatTemplate,
+    dialect: Dialect,
     request: ChatCompletionRequest,
     engine: Engine,
     tools: OfferedTools,
@@ -99,6 +100,7 @@ def render(
         add_generation_prompt=not continued and request.add_generation_prompt is not False,
         continue_final_message=continued,
         tools=tools.for_template(),
+        layout=dialect.tools.layout,
     )
     return _rendered(rendering, variables, request.chat_template_kwargs or {})
 

@@ -15,6 +15,7 @@ from engine import Engine, ModelInfo
 from gateway.api.chat_completions import check
 from gateway.api.chat_prompt import render, template_of, template_variables
 from gateway.api.decode import decode_body
+from gateway.api.dialect import dialect_of
 from gateway.api.openapi.described import described
 from gateway.api.prompts import check_vocabulary, open_engine
 from gateway.api.schema.chat import ChatCompletionRequest
@@ -108,7 +109,9 @@ def _tokenize(
         text, special = request.prompt or "", request.add_special_tokens is not False
     else:
         variables = template_variables(chat, constrained=False)
-        text = render(template_of(model, engine), chat, engine, offered_tools(chat), variables)
+        template = template_of(model, engine)
+        dialect = dialect_of(model, template)
+        text = render(template, dialect, chat, engine, offered_tools(chat), variables)
         special = bool(request.add_special_tokens)
     _check_size(engine.info, len(text.encode()), "bytes", "prompt" if chat is None else "messages")
     tokens = engine.encode(text, add_special_tokens=special)

@@ -20,7 +20,7 @@ from gateway.chat.continuing import cut_after_final_message
 from gateway.chat.environment import ENVIRONMENT
 from gateway.chat.formats.hermes import HERMES
 from gateway.chat.formats.known import shown_format
-from gateway.chat.formats.tool_format import ToolFormat
+from gateway.chat.formats.tool_format import Layout, ToolFormat
 from gateway.chat.messages import (
     TemplateMessage,
     arguments_as_text,
@@ -72,10 +72,12 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         tools: Sequence[Mapping[str, Any]] = (),
+        layout: Layout | None = None,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt for ``messages``; ``variables`` are the client's own and override none of ours."""
-        conversation = self._conversation(messages, tools)
+        """The prompt for ``messages``; ``variables`` are the client's own and override none of ours.
+        ``layout``: of calls, where they are told of in words; None: as the template shows."""
+        conversation = self._conversation(messages, tools, layout or (self.tool_format or HERMES).layout)
         context: dict[str, Any] = {
             "documents": None,
             **_more_variables(tools),
@@ -95,9 +97,9 @@ class ChatTemplate:
         return cut_after_final_message(prompt, conversation[-1]) if continue_final_message else prompt
 
     def _conversation(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], layout: Layout
     ) -> list[TemplateMessage]:
-        style, layout = self.style, (self.tool_format or HERMES).layout
+        style = self.style
         found = shaped_calls(to_template(messages, style.messages), style.calls)
         if not style.tells_calls:
             found = calls_in_words(found, layout)

@@ -7,13 +7,12 @@ from typing import Final
 
 from gateway.chat.formats.deepseek import DEEPSEEK_V3, DEEPSEEK_V31
 from gateway.chat.formats.dsml import DEEPSEEK_V4, DEEPSEEK_V32
-from gateway.chat.formats.granite import GRANITE
 from gateway.chat.formats.harmony import HARMONY
 from gateway.chat.formats.hermes import HERMES
+from gateway.chat.formats.json_lists import APRIEL, FIREFUNCTION, GRANITE, NEMOTRON, PHI
 from gateway.chat.formats.llama import LLAMA
 from gateway.chat.formats.mistral import MISTRAL, MISTRAL_ARGS
-from gateway.chat.formats.phi import FIREFUNCTION, PHI
-from gateway.chat.formats.qwen_coder import QWEN_CODER, SEED_OSS
+from gateway.chat.formats.qwen_coder import FUNCTIONARY, QWEN_CODER, SEED_OSS
 from gateway.chat.formats.tool_format import ToolFormat
 from gateway.config import ToolParser
 
@@ -35,6 +34,9 @@ FORMATS: Final[Mapping[ToolParser, ToolFormat]] = {
     "deepseek_v4": DEEPSEEK_V4,
     "phi4_mini_json": PHI,
     "firefunction": FIREFUNCTION,
+    "functionary": FUNCTIONARY,
+    "nemotron_json": NEMOTRON,
+    "apriel": APRIEL,
     "openai": HARMONY,
 }
 """By the names that the configuration has for them."""
@@ -42,12 +44,15 @@ FORMATS: Final[Mapping[ToolParser, ToolFormat]] = {
 _SHOWN: Final = (
     ("<|channel|>", HARMONY),
     ("<seed:tool_call>", SEED_OSS),
-    ("<function=", QWEN_CODER),
+    ("<parameter=", QWEN_CODER),
+    ("<function=", FUNCTIONARY),
     ("[ARGS]", MISTRAL_ARGS),
     ("[TOOL_CALLS]", MISTRAL),
     ("<|tool_call|>", GRANITE),
     ("<|tool|>", PHI),
     ("functools", FIREFUNCTION),
+    ("<TOOLCALL>", NEMOTRON),
+    ("<tool_calls>[", APRIEL),
     ("<tool_call>", HERMES),
     ("<|python_tag|>", LLAMA),
     ("<|python_start|>", LLAMA),

@@ -86,8 +86,9 @@ def _read_value(reader: Reader, kinds: set[str]) -> Reading[None]:
     yield CallArguments('"')
 
 
-def _format(opening: str, closing: str) -> ToolFormat:
-    marks = (f"{_PARAMETER}$KEY>\n", f"\n{_PARAMETER_END}\n")
+def _format(opening: str, closing: str, *, around: str) -> ToolFormat:
+    """``around``: on both sides of a value."""
+    marks = (f"{_PARAMETER}$KEY>{around}", f"{around}{_PARAMETER_END}\n")
     return ToolFormat(
         read=_read,
         layout=Layout(
@@ -100,5 +101,8 @@ def _format(opening: str, closing: str) -> ToolFormat:
     )
 
 
-QWEN_CODER: Final = _format(OPEN, CLOSE)
-SEED_OSS: Final = _format(_SEED_OPEN, _SEED_CLOSE)
+QWEN_CODER: Final = _format(OPEN, CLOSE, around="\n")
+SEED_OSS: Final = _format(_SEED_OPEN, _SEED_CLOSE, around="")
+FUNCTIONARY: Final = ToolFormat(
+    read=_read, layout=Layout(opening=f"{_FUNCTION}$NAME>", closing=_FUNCTION_END, between="")
+)

@@ -180,6 +180,14 @@ async def test_one_that_knows_none_is_told_in_words(gateway: Gateway) -> None:
     assert rest == "<user>hi</user><assistant>"
 
 
+async def test_the_words_are_of_the_configured_format() -> None:
+    async with running(tool_parser="granite") as gateway:
+        gateway.alpha.max_model_len = 2000
+        answer = '<|tool_call|>[{"name": "sleep", "arguments": {}}]'
+        assert the_choice(await ask(gateway, answer))["finish_reason"] == "tool_calls"
+        assert '<|tool_call|>[{"name": "the function' in prompt(gateway)
+
+
 @pytest.mark.parametrize(
     ("choice", "names"),
     [

@@ -166,6 +166,10 @@ CASES: list[tuple[ToolParser, str, list[Piece]]] = [
         [*F, *G],
     ),
     ("phi4_mini_json", 'functools[{"name": "f", "arguments": {"a": 1}}]', F),
+    ("nemotron_json", '<TOOLCALL>[{"name": "f", "arguments": {"a": 1}}]</TOOLCALL>', F),
+    ("apriel", '\n<tool_calls>[{"name": "g", "arguments": {}}]</tool_calls>', G),
+    ("functionary", 'Ok.<function=f>{"a": 1}</function><function=g>{}</function>', [*said("Ok."), *F, *G]),
+    ("functionary", "<function=x>{}</function>", said("<function=x>{}</function>")),
     ("firefunction", 'Well. functools[{"name": "g"}]', [*said("Well."), *G]),
     ("firefunction", "import  functools[0]", said("import  functools[0]")),
     (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.chat.formats.granite import GRANITE
+from gateway.chat.formats.known import FORMATS
 from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content, Piece, Reasoning
 from gateway.chat.splitter import AnswerStyle
 from gateway.chat.thinking import THINKING, Thinking, thinking_of
@@ -69,7 +69,7 @@ def test_granites_marks(template: str, text: str) -> None:
 
 
 def test_granites_calls_come_after_its_response() -> None:
-    style = AnswerStyle(thinking=THINKING["granite"], tools=GRANITE)
+    style = AnswerStyle(thinking=THINKING["granite"], tools=FORMATS["granite"])
     text = '<think>Hm.</think><response>Hi</response><|tool_call|>[{"name": "f", "arguments": {}}]'
     called: list[Piece] = [CallStart("f"), CallArguments("{}"), CallEnd()]
     assert split(style, list(text)) == [*THOUGHT_AND_ANSWER, *called]
