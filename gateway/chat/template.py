@@ -103,10 +103,12 @@ class ChatTemplate:
         found = shaped_calls(to_template(messages, style.messages), style.calls)
         if not style.tells_calls:
             found = calls_in_words(found, layout)
-        if tools and style.tools_in_system:
-            found = tools_in_system(found, tools)
-        elif tools and not style.tells_tools:
-            found = tools_in_words(found, tools, layout)
+        if tools and not style.tells_tools:
+            found = (
+                tools_in_system(found, tools)
+                if style.tools_in_system
+                else tools_in_words(found, tools, layout)
+            )
         return found if style.messages.system else without_system(found)
 
     def _render(self, context: dict[str, Any]) -> str:

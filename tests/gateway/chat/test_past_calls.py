@@ -188,6 +188,7 @@ def test_tools_for_a_template_that_looks_for_them_in_the_system_message() -> Non
     assert render(source, user("Hi"), tools=[TOOL]) == f"<system><|tool|>{functions}<user>Hi"
     assert render(source, system, user("Hi"), tools=[TOOL]) == f"<system>Be brief.<|tool|>{functions}<user>Hi"
     assert render(source, user("Hi")) == "<user>Hi"
+    assert render(source + "{{ tools | length }}", user("Hi"), tools=[TOOL]) == "<user>Hi1"
 
 
 @pytest.mark.parametrize(
