@@ -56,8 +56,9 @@ _SHOWN: Final = (
     ("<tool_call>", HERMES),
     ("<|python_tag|>", LLAMA),
     ("<|python_start|>", LLAMA),
-    ("func_name1(params_name1", LLAMA),
+    ("[func_name1(", LLAMA),
     ("ipython<|end_header_id|>", LLAMA),
+    ("ipython<|header_end|>", LLAMA),
 )
 """What a template that has the format says, the more telling first."""
 

@@ -32,13 +32,13 @@ def _read(reader: Reader, schemas: Schemas) -> Reading[None]:
 
 
 def _read_calls(reader: Reader, names: Collection[str] | None) -> Reading[bool]:
-    """Only of the functions that there are: much else begins as they do."""
+    """The first only of a function that there is: much else begins as they do."""
     yield from reader.skip_space()
     match (yield from reader.peek()):
         case "{":
             called = yield from read_call(reader, names)
             while called and (yield from reader.follows(";", ",")):
-                yield from read_call(reader, names)
+                yield from read_call(reader)
         case "[":
             called = yield from _read_list(reader, names)
         case _:
@@ -55,11 +55,11 @@ def _read_list(reader: Reader, names: Collection[str] | None) -> Reading[bool]:
     if (yield from reader.peek()) == "{":
         called = yield from read_call(reader, names)
         while called and (yield from reader.follows(",")):
-            yield from read_call(reader, names)
+            yield from read_call(reader)
     else:
         called = yield from _read_python_call(reader, names)
         while called and (yield from reader.follows(",")):
-            yield from _read_python_call(reader, names)
+            yield from _read_python_call(reader, None)
     if called:
         yield from reader.follows("]")
     return called

@@ -88,6 +88,19 @@ CASES: list[tuple[ToolParser, str, list[Piece]]] = [
         "[h(x=[1, (2)], y={'k': True}, z='a), b')]",
         call("h", '{"x": [1, 2], "y": {"k": true}, "z": "a), b"}'),
     ),
+    (
+        "pythonic",
+        "[h(a='it\\'s', b=-1.5,\n c=None, d=[\"x\", 'y'], e={\"k\": (1, False)}), o.p()]",
+        [
+            *call("h", """{"a": "it's", "b": -1.5, "c": null, "d": ["x", "y"], "e": {"k": [1, false]}}"""),
+            *call("o.p"),
+        ],
+    ),
+    (
+        "llama3_json",
+        '{"name": "f", "parameters": {"a": 1}}; {"name": "x", "parameters": {}}',
+        [*F, *call("x")],
+    ),
     ("llama4_pythonic", "<|python_start|>[f(a=1)]<|python_end|>", F),
     ("pythonic", "[1, 2] and [f](x)", said("[1, 2] and [f](x)")),
     ("pythonic", "[f(a=", call("f", "", whole=False)),

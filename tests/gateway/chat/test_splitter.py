@@ -182,6 +182,8 @@ def test_tokens_of_the_reasoning_are_counted() -> None:
         ("<|python_tag|>", "llama3_json"),
         ("<|start_header_id|>ipython<|end_header_id|>", "llama3_json"),
         ("[func_name1(params_name1=params_value1", "pythonic"),
+        ("[func_name1(param1=value1)]", "llama4_pythonic"),
+        ("<|header_start|>ipython<|header_end|>", "llama4_json"),
     ],
 )
 def test_a_template_shows_its_format(template: str, parser: ToolParser) -> None:
