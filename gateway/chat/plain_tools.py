@@ -42,7 +42,7 @@ def calls_in_words(messages: Sequence[TemplateMessage], layout: Layout) -> list[
     found: list[TemplateMessage] = []
     after_result = False
     for message in messages:
-        result = message["role"] == "tool"
+        result = message["role"] == "tool" and not layout.tool_role
         if result and after_result:
             found[-1] = with_text(found[-1], after=f"\n{with_text(_result(message))['content']}")
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -30,7 +31,8 @@ def _format(opening: str, closing: str, *, also: str = "", end: str | None = Non
     )
 
 
-GRANITE: Final = _format("<|tool_call|>", "</tool_call>", also="<tool_call>", end="")
+_GRANITE: Final = _format("<|tool_call|>", "</tool_call>", also="<tool_call>", end="")
+GRANITE: Final = replace(_GRANITE, layout=replace(_GRANITE.layout, tool_role=True))
 PHI: Final = _format("<|tool_call|>", "<|/tool_call|>", also="functools")
 FIREFUNCTION: Final = _format("functools", "")
 NEMOTRON: Final = _format("<TOOLCALL>", "</TOOLCALL>")

@@ -34,6 +34,8 @@ class Layout:
     between: str | None = None
     """None: there is one call only."""
     after: str = ""
+    tool_role: bool = False
+    """The model knows results by the role ``tool``, even where its template tells of no calls."""
     parameters: Parameters | None = None
     """In place of the JSON object, where the schema of a function allows it."""
 

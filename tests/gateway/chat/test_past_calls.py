@@ -163,6 +163,12 @@ def test_in_words_calls_have_the_marks_of_the_models_format() -> None:
     assert prompt.endswith('<|tool_call|>[{"name": "f", "arguments": {}}, {"name": "g", "arguments": {}}]')
 
 
+def test_granite_knows_results_by_their_role() -> None:
+    source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{# <|tool_call|> #}"
+    messages = (user("Hi"), calling(call("f")), result("1"), result("2"))
+    assert render(source, *messages).endswith('"arguments": {}}]<tool>1<tool>2')
+
+
 def test_roles_that_must_alternate_remain_an_error() -> None:
     with pytest.raises(InvalidRequest, match="alternate") as caught:
         render(STRICT, user("Hi"), user("Hi"))
