@@ -35,13 +35,13 @@ class Thinking:
     def read(self, reader: Reader, *, opened: bool, continued: bool = False) -> Reading[None]:
         """Reasoning, if the answer begins with it. ``continued``: in the middle of it."""
         marks = ((self.opening, self.closing), *self.others)
-        if not opened:
+        if not (opened and continued):
             reader.mark()
-            if not (yield from reader.follows(*(opening for opening, _ in marks))):
+            begun = yield from reader.follows(*(opening for opening, _ in marks))
+            if not (opened or begun):
                 if reader.taken:
                     yield Content(reader.taken)
                 return
-        if not continued:
             yield from reader.skip_space()
         yield from reader.until([closing for _, closing in marks], Reasoning, trim=True)
         yield from reader.skip_space()

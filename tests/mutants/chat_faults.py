@@ -13,8 +13,9 @@ from gateway.api import chat_prompt, dialect
 from gateway.api.answer import Answer
 from gateway.api.client import Client
 from gateway.api.tools import OfferedTools
-from gateway.chat import forced, forced_parameters, json_schema, past_calls, template
+from gateway.chat import forced, forced_parameters, json_schema, past_calls, template, template_style
 from gateway.chat.forced import LarkWriter
+from gateway.chat.formats import deepseek, json_calls
 from gateway.chat.reader import Reader, _ValueScan
 from gateway.chat.splitter import Splitter
 from gateway.chat.thinking import Thinking
@@ -111,7 +112,38 @@ def calls_end_with_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Answer, "finish_reason", lambda self, reason: reason)
 
 
+@caught_by("chat/test_splitter.py::test_every_format")
+def arguments_that_are_no_object_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = json_calls.as_object
+
+    def as_object(value: str | None) -> str:
+        found = real(value)
+        return found if found.startswith("{") else "{}"
+
+    monkeypatch.setattr(json_calls, "as_object", as_object)
+
+
+@caught_by("chat/test_splitter.py::test_every_format")
+def what_is_no_call_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deepseek, "give_back", lambda reader, mark: iter(()))
+
+
 # What the model is told and held to
+
+
+@caught_by("chat/test_past_calls.py::test_such_a_template_is_told_of_calls_that_come_with_a_text")
+def templates_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_style._Trial, "keeps_calls_apart", lambda self: False)
+
+
+@caught_by("chat/test_past_calls.py::test_templates_that_take_tools_for_granted_go_without")
+def what_a_template_takes_for_granted_it_does_not_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "_variants", lambda context: iter(()))
+
+
+@caught_by("api/test_reasoning.py::test_a_variable_that_the_template_refuses_is_named")
+def it_is_always_the_messages_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_prompt, "_renders", lambda render, variables: False)
 
 
 @caught_by("chat/test_forced.py::test_calls")

@@ -24,6 +24,12 @@ def test_reasoning_that_the_prompt_has_begun(opened: bool, text: str) -> None:
     assert split(style, ["I <think> so"]) == [(Reasoning if opened else Content)("I <think> so")]
 
 
+def test_a_mark_that_the_prompt_has_already_is_none_of_the_reasoning() -> None:
+    style = AnswerStyle(thinking=THINK, opened=True)
+    assert split(style, list("\n<think>\nHm.</think>Hi")) == THOUGHT_AND_ANSWER
+    assert split(style, ["<thin"]) == [Reasoning("<thin")]
+
+
 def test_reasoning_that_goes_on_keeps_its_space() -> None:
     style = AnswerStyle(thinking=THINK, opened=True, continued=True)
     assert split(style, list(" Hm.</think>Hi")) == [Reasoning(" Hm."), Content("Hi")]
