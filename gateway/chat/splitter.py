@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.chat.formats.tool_format import Schemas, ToolFormat
-from gateway.chat.pieces import Content, Piece, Reasoning
+from gateway.chat.pieces import CallStart, Content, Piece, Reasoning
 from gateway.chat.reader import Reader, Reading
 from gateway.chat.thinking import Thinking
 
@@ -63,8 +64,38 @@ class Splitter:
 
 
 def _split(style: AnswerStyle, reader: Reader) -> Reading[None]:
+    schemas = style.schemas or {}
     if style.thinking:
-        yield from style.thinking.read(reader, opened=style.opened, continued=style.continued)
+        yield from _read_thoughts(style.thinking, style, schemas, reader)
     if style.tools:
-        yield from style.tools.read(reader, style.schemas or {})
+        yield from style.tools.read(reader, schemas)
     yield from reader.until((), Content)
+
+
+def _read_thoughts(thinking: Thinking, style: AnswerStyle, schemas: Schemas, reader: Reader) -> Reading[None]:
+    """Reasoning that a model has left without its end, to call a function, has the calls within."""
+    thoughts: list[str] = []
+    ended = False
+    reading = thinking.read(reader, opened=style.opened, continued=style.continued)
+    try:
+        while True:
+            piece = next(reading)
+            if style.tools and isinstance(piece, Reasoning):
+                thoughts.append(piece.text)
+            yield piece
+    except StopIteration as end:
+        ended = end.value
+    if style.tools and not ended and not reader.cut:
+        yield from _calls_within("".join(thoughts), style.tools, schemas)
+
+
+def _calls_within(text: str, tools: ToolFormat, schemas: Schemas) -> Iterator[Piece]:
+    """Of functions that there are."""
+    reader, known = Reader(), False
+    reader.feed(text)
+    reader.end()
+    for piece in tools.read(reader, schemas):
+        if isinstance(piece, CallStart):
+            known = piece.name in schemas
+        if piece and known and not isinstance(piece, Content):
+            yield piece

@@ -32,8 +32,8 @@ class Thinking:
         _, opening, thoughts = begun.rpartition(self.opening)
         return bool(opening) and self.closing not in thoughts
 
-    def read(self, reader: Reader, *, opened: bool, continued: bool = False) -> Reading[None]:
-        """Reasoning, if the answer begins with it. ``continued``: in the middle of it."""
+    def read(self, reader: Reader, *, opened: bool, continued: bool = False) -> Reading[bool]:
+        """Reasoning, if the answer begins with it. ``continued``: in the middle of it. Whether it ends."""
         marks = ((self.opening, self.closing), *self.others)
         if not (opened and continued):
             reader.mark()
@@ -41,14 +41,16 @@ class Thinking:
             if not (opened or begun):
                 if reader.taken:
                     yield Content(reader.taken)
-                return
+                return True
             yield from reader.skip_space()
-        yield from reader.until([closing for _, closing in marks], Reasoning, trim=True)
+        if not (yield from reader.until([closing for _, closing in marks], Reasoning, trim=True)):
+            return False
         yield from reader.skip_space()
         if self.answer and (yield from reader.starts(self.answer[0])):
             yield from reader.skip_space()
             yield from reader.until((self.answer[1],), Content, trim=True)
             yield from reader.skip_space()
+        return True
 
 
 _THINK: Final = Thinking("<think>", "</think>")

@@ -13,7 +13,15 @@ from gateway.api import chat_prompt, dialect
 from gateway.api.answer import Answer
 from gateway.api.client import Client
 from gateway.api.tools import OfferedTools
-from gateway.chat import forced, forced_parameters, json_schema, past_calls, template, template_style
+from gateway.chat import (
+    forced,
+    forced_parameters,
+    json_schema,
+    past_calls,
+    splitter,
+    template,
+    template_style,
+)
 from gateway.chat.forced import LarkWriter
 from gateway.chat.formats import deepseek, json_calls
 from gateway.chat.reader import Reader, _ValueScan
@@ -110,6 +118,11 @@ def all_calls_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
 @caught_by("api/test_tools.py::test_a_call")
 def calls_end_with_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Answer, "finish_reason", lambda self, reason: reason)
+
+
+@caught_by("chat/test_thinking.py::test_a_call_of_a_model_that_has_forgotten_to_end_its_reasoning")
+def calls_within_reasoning_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splitter, "_calls_within", lambda text, tools, schemas: iter(()))
 
 
 @caught_by("chat/test_splitter.py::test_every_format")

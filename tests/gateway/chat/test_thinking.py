@@ -6,7 +6,7 @@ import pytest
 
 from gateway.chat.formats.known import FORMATS
 from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content, Piece, Reasoning
-from gateway.chat.splitter import AnswerStyle
+from gateway.chat.splitter import AnswerStyle, Splitter
 from gateway.chat.thinking import THINKING, Thinking, thinking_of
 from tests.gateway.chat.test_splitter import split
 
@@ -33,6 +33,27 @@ def test_a_mark_that_the_prompt_has_already_is_none_of_the_reasoning() -> None:
 def test_reasoning_that_goes_on_keeps_its_space() -> None:
     style = AnswerStyle(thinking=THINK, opened=True, continued=True)
     assert split(style, list(" Hm.</think>Hi")) == [Reasoning(" Hm."), Content("Hi")]
+
+
+CALL = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+CALLED: list[Piece] = [CallStart("f"), CallArguments("{}"), CallEnd()]
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_call_of_a_model_that_has_forgotten_to_end_its_reasoning(opened: bool) -> None:
+    style = AnswerStyle(thinking=THINK, opened=opened, tools=FORMATS["hermes"], schemas={"f": {}})
+    begun = "" if opened else "<think>"
+    for parts in ([f"{begun}Hm. {CALL}"], list(f"{begun}Hm. {CALL}")):
+        assert split(style, parts) == [Reasoning(f"Hm. {CALL}"), *CALLED]
+    other = CALL.replace('"f"', '"g"')
+    assert split(style, [f"{begun}A <tool_call>? {other}{CALL}"]) == [
+        Reasoning(f"A <tool_call>? {other}{CALL}"),
+        *CALLED,
+    ]
+    assert split(style, [f"{begun}{CALL}</think>Hi"]) == [Reasoning(CALL), Content("Hi")]
+    splitter = Splitter(style)
+    cut_off = [*splitter.push(begun + CALL, 1), *splitter.end(cut=True)]
+    assert [type(piece) for piece in cut_off] == [Reasoning]
 
 
 @pytest.mark.parametrize(
@@ -77,8 +98,7 @@ def test_granites_marks(template: str, text: str) -> None:
 def test_granites_calls_come_after_its_response() -> None:
     style = AnswerStyle(thinking=THINKING["granite"], tools=FORMATS["granite"])
     text = '<think>Hm.</think><response>Hi</response><|tool_call|>[{"name": "f", "arguments": {}}]'
-    called: list[Piece] = [CallStart("f"), CallArguments("{}"), CallEnd()]
-    assert split(style, list(text)) == [*THOUGHT_AND_ANSWER, *called]
+    assert split(style, list(text)) == [*THOUGHT_AND_ANSWER, *CALLED]
 
 
 def test_a_template_shows_its_marks() -> None:
