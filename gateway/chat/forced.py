@@ -39,11 +39,11 @@ class LarkWriter(Lark):
         ]
         for rule, (function, schema) in zip(names, functions.items(), strict=True):
             opening = self.text(layout.opening.replace("$NAME", function))
-            arguments = f"{rule}_arguments"
+            arguments = f"{rule}_with"
             written = layout.parameters and parameter_rules(self, arguments, layout.parameters, schema)
             lines.append(f"{rule}: {opening} {arguments} {self.text(layout.closing)}")
             lines += written or [f"{arguments}: {json_of({'type': 'object', **schema})}"]
-        return "\n".join(lines) + "\n"
+        return "\n".join(dict.fromkeys(lines)) + "\n"
 
     def text_and_calls(self, *, several: bool) -> str:
         """The rule ``text_and_calls``: any text, and ``calls`` in it, which a token of their own begins."""

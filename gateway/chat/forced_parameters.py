@@ -15,6 +15,8 @@ _ABOUT: Final = frozenset(
 )
 """Words of a schema that forbid nothing."""
 _OBJECT: Final = frozenset({"type", "properties", "required", "additionalProperties"})
+_TEXT: Final = "text_value"
+"""The rule of all values that are any text."""
 _CHOICES: Final = frozenset({"type", "enum", "const"})
 
 
@@ -29,7 +31,7 @@ class _Marks:
 def parameter_rules(
     lark: Lark, rule: str, parameters: Parameters, schema: Mapping[str, Any]
 ) -> list[str] | None:
-    """``rule``, and those that it needs; None for a schema that can only be kept to in JSON."""
+    """``rule``, and those it needs, some of them shared; None for a schema that only JSON can keep to."""
     if not _is_listed(schema):
         return None
     required = schema.get("required", ())
@@ -70,7 +72,7 @@ def _marks(parameters: Parameters, key: str, schema: Mapping[str, Any]) -> _Mark
 
 
 def _parameter(lark: Lark, rule: str, marks: _Marks, schema: Mapping[str, Any]) -> list[str] | None:
-    value, opening, closing = f"{rule}_value", lark.text(marks.opening), lark.text(marks.closing)
+    value, opening, closing = f"{rule}_json", lark.text(marks.opening), lark.text(marks.closing)
     if not marks.as_text:
         return [f"{rule}: {opening} {value} {closing}", f"{value}: {json_of(schema)}"]
     if (choices := _choices(schema)) is not None:
@@ -79,7 +81,7 @@ def _parameter(lark: Lark, rule: str, marks: _Marks, schema: Mapping[str, Any]) 
         return None
     end = marks.closing.strip()
     after = lark.text(marks.closing.rpartition(end)[2])
-    return [f"{rule}: {opening} {value} {after}", lark.up_to(value, end)]
+    return [f"{rule}: {opening} {_TEXT} {after}", lark.up_to(_TEXT, end)]
 
 
 def _choices(schema: Mapping[str, Any]) -> list[str] | None:

@@ -54,7 +54,8 @@ class Lark:
 
 def json_of(schema: Mapping[str, Any]) -> str:
     """JSON that is valid by it. Raises InvalidRequest."""
-    spaces = {"x-guidance": {"whitespace_pattern": _SPACES}}
+    flat = schema.get("type") in ("integer", "number", "boolean", "null")
+    spaces = {} if flat else {"x-guidance": {"whitespace_pattern": _SPACES}}
     try:
         return f"%json {schema_text(schema, **spaces)}"
     except RecursionError:

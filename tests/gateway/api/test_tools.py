@@ -231,8 +231,8 @@ async def test_a_strict_tool_is_held_to_its_schema_though_it_need_not_be_called(
     await ask(gateway, "No.", tools=[STRICT, LOOSE])
     value = grammar(gateway).value
     assert value.startswith("start: (text_and_calls)")
-    assert 'call_0_arguments: %json {"type": "object", "properties": {"where"' in value
-    assert 'call_1_arguments: %json {"type": "object", "x-guidance"' in value
+    assert 'call_0_with: %json {"type": "object", "properties": {"where"' in value
+    assert 'call_1_with: %json {"type": "object", "x-guidance"' in value
     assert "TEXT (calls TEXT)*" in value
     await ask(gateway, "No.", tools=[STRICT], parallel_tool_calls=False)
     assert "TEXT (calls TEXT)?" in grammar(gateway).value
