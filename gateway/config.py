@@ -34,6 +34,7 @@ ToolParser = Literal[
     "functionary",
     "nemotron_json",
     "apriel",
+    "glm45",
     "openai",
 ]
 """vLLM's names, where it has the same, as in what follows."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.chat.formats.json_calls import give_back, read_arguments
-from gateway.chat.formats.literals import as_json
+from gateway.chat.formats.plain_values import read_value
 from gateway.chat.formats.tool_format import Layout, Parameters, Schemas, ToolFormat
 from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content
 from gateway.chat.reader import Reader, Reading
@@ -67,16 +67,7 @@ def _read_parameters(reader: Reader) -> Reading[None]:
             return
         yield CallArguments(f"{separator}{json.dumps(key, ensure_ascii=False)}: ")
         separator = ", "
-        if kind == "true":
-            yield CallArguments('"')
-            yield from reader.until((_PARAMETER_END,), _within_string)
-            yield CallArguments('"')
-        else:
-            yield CallArguments(as_json((yield from reader.text_until(_PARAMETER_END)) or ""))
-
-
-def _within_string(text: str) -> CallArguments:
-    return CallArguments(json.dumps(text, ensure_ascii=False)[1:-1])
+        yield from read_value(reader, {"string"} if kind == "true" else set(), (_PARAMETER_END,))
 
 
 def _marks(kind: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from typing import Final
 
 from gateway.chat.formats.deepseek import DEEPSEEK_V3, DEEPSEEK_V31
 from gateway.chat.formats.dsml import DEEPSEEK_V4, DEEPSEEK_V32
+from gateway.chat.formats.glm import GLM
 from gateway.chat.formats.harmony import HARMONY
 from gateway.chat.formats.hermes import HERMES
 from gateway.chat.formats.json_lists import APRIEL, FIREFUNCTION, GRANITE, NEMOTRON, PHI
@@ -37,6 +38,7 @@ FORMATS: Final[Mapping[ToolParser, ToolFormat]] = {
     "functionary": FUNCTIONARY,
     "nemotron_json": NEMOTRON,
     "apriel": APRIEL,
+    "glm45": GLM,
     "openai": HARMONY,
 }
 """By the names that the configuration has for them."""
@@ -53,6 +55,7 @@ _SHOWN: Final = (
     ("functools", FIREFUNCTION),
     ("<TOOLCALL>", NEMOTRON),
     ("<tool_calls>[", APRIEL),
+    ("<arg_key>", GLM),
     ("<tool_call>", HERMES),
     ("<|python_tag|>", LLAMA),
     ("<|python_start|>", LLAMA),

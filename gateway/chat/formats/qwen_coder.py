@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gateway.chat.formats.hermes import CLOSE, OPEN
 from gateway.chat.formats.json_calls import give_back, read_arguments, read_calls
-from gateway.chat.formats.literals import as_json
+from gateway.chat.formats.plain_values import read_value
 from gateway.chat.formats.tool_format import Layout, Parameters, Schemas, ToolFormat
 from gateway.chat.json_schema import value_kinds
 from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content
@@ -25,6 +25,7 @@ _FUNCTION: Final = "<function="
 _FUNCTION_END: Final = "</function>"
 _PARAMETER: Final = "<parameter="
 _PARAMETER_END: Final = "</parameter>"
+_VALUE_ENDS: Final = (f"\n{_PARAMETER_END}", _PARAMETER_END)
 
 
 def _read(reader: Reader, schemas: Schemas) -> Reading[None]:
@@ -68,22 +69,9 @@ def _read_parameters(reader: Reader, properties: Mapping[str, Any]) -> Reading[N
         if key is None:
             break
         yield CallArguments(f"{separator}{json.dumps(key, ensure_ascii=False)}: ")
-        yield from _read_value(reader, value_kinds(properties.get(key)))
+        yield from reader.starts("\n")
+        yield from read_value(reader, value_kinds(properties.get(key)), _VALUE_ENDS)
         separator = ", "
-
-
-def _read_value(reader: Reader, kinds: set[str]) -> Reading[None]:
-    yield from reader.starts("\n")
-    ends = (f"\n{_PARAMETER_END}", _PARAMETER_END)
-    if kinds != {"string"}:
-        value = (yield from reader.text_until(*ends)) or ""
-        nothing = "null" in kinds and value.strip() in ("null", "None")
-        text = json.dumps(value, ensure_ascii=False) if "string" in kinds and not nothing else as_json(value)
-        yield CallArguments(text)
-        return
-    yield CallArguments('"')
-    yield from reader.until(ends, lambda text: CallArguments(json.dumps(text, ensure_ascii=False)[1:-1]))
-    yield CallArguments('"')
 
 
 def _format(opening: str, closing: str, *, around: str) -> ToolFormat:

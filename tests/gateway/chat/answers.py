@@ -178,6 +178,15 @@ CASES: list[tuple[ToolParser, str, list[Piece]]] = [
         '<|tool_call|>[{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]<|/tool_call|>',
         [*F, *G],
     ),
+    (
+        "glm45",
+        "So:\n<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n<arg_key>b</arg_key>\n"
+        '<arg_value>\n"x" </arg_value>\n</tool_call><tool_call>g</tool_call>',
+        [*said("So:"), *call("f", '{"a": 1, "b": "\\n\\"x\\" "}'), *G],
+    ),
+    ("glm45", '<tool_call>f\n{"a": 1}\n</tool_call>!', [*F, *said("!")]),
+    ("glm45", "<tool_call>f<arg_key>b</arg_key><arg_value>x", call("f", '{"b": "x"', whole=False)),
+    ("glm45", 'a <tool_call> is {"a": 1}', said('a <tool_call> is {"a": 1}')),
     ("phi4_mini_json", 'functools[{"name": "f", "arguments": {"a": 1}}]', F),
     ("nemotron_json", '<TOOLCALL>[{"name": "f", "arguments": {"a": 1}}]</TOOLCALL>', F),
     ("apriel", '\n<tool_calls>[{"name": "g", "arguments": {}}]</tool_calls>', G),

@@ -167,6 +167,7 @@ def test_tokens_of_the_reasoning_are_counted() -> None:
         ("<tool_call>\n<function=example>\n<parameter=x>", "qwen3_coder"),
         ("<function=example>{{ x | tojson }}</function>", "functionary"),
         ("<TOOLCALL>[", "nemotron_json"),
+        ("<tool_call>{{ name }}<arg_key>", "glm45"),
         ("<tool_calls>[{", "apriel"),
         ('<tool_call>\n{"name": <function-name>', "hermes"),
         ("[TOOL_CALLS]' + name + '[ARGS]", "mistral_args"),
