@@ -78,6 +78,6 @@ THINKING: Final[Mapping[ReasoningParser, Thinking | None]] = {
 
 def thinking_of(template: str) -> Thinking | None:
     """That whose marks a chat template speaks of."""
-    if _RESPONSE.closing in template and "<response>" in template:
+    if _RESPONSE.closing in template and "<response></response>" in template:
         return _RESPONSE
     return next((found for found in THINKING.values() if found and found.closing in template), None)

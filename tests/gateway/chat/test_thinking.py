@@ -104,5 +104,6 @@ def test_granites_calls_come_after_its_response() -> None:
 def test_a_template_shows_its_marks() -> None:
     assert thinking_of("{{ message.content }}") is None
     assert thinking_of("{{ '<think>\\n\\n</think>' }}") is THINKING["think"]
+    assert thinking_of("'</think>' '<response>' + result + '</response>'") is THINKING["think"]
     assert thinking_of("[THINK]{{ x }}[/THINK]") is THINKING["mistral"]
     assert thinking_of("<seed:think>{{ x }}</seed:think>") is THINKING["seed_oss"]
