@@ -91,7 +91,7 @@ class ScriptedEngine(FakeEngine):
     def info(self) -> ModelInfo:
         return replace(super().info, longest_token_bytes=2)
 
-def encode(self, text: str, *, add_special_tokens: bool = True, most: int | None = None) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = True, most: int | None = None) -> list[int]:
         special = [1] if add_special_tokens else []
         ids = [self.script.tokens[text]] if text in self.script.tokens else list(text.encode())
         return special + (ids if most is None else ids[len(ids) - (most - len(special)) :])
