@@ -10,7 +10,6 @@ from litestar.di import Provide
 
 from gateway.api.access import Access
 from gateway.api.chat_completions import chat_completions
-from gateway.api.client import Abortable
 from gateway.api.collective_rpc import collective_rpc
 from gateway.api.completions import completions
 from gateway.api.embeddings import embeddings
@@ -24,6 +23,7 @@ from gateway.api.request_id import RequestIds
 from gateway.api.sleep import is_sleeping, sleep, wake_up
 from gateway.api.status import get_status
 from gateway.api.tokenize import detokenize, tokenize, tokenizer_info
+from gateway.api.transport import Transports
 from gateway.config import ServerConfig
 from gateway.fleet import Fleet
 
@@ -74,5 +74,5 @@ def create_app(fleet: Fleet) -> Litestar:
         logging_config=None,
     )
     # Around the routing rather than a route's middleware, so that a 404 has passed them too.
-    app.asgi_handler = Abortable(RequestIds(Access(app.asgi_handler, server)))
+    app.asgi_handler = Transports(RequestIds(Access(app.asgi_handler, server)))
     return app

@@ -1,21 +1,23 @@
 """The other end of a request, while it is being answered.
 
 A client may leave or stop reading at any moment. ``Client.serve`` runs the work of an answer and cancels it
-when the client has left, from the end of the request's body on, or when a ``send`` has moved nothing for
-``stall_timeout``.
+when the client has left, from the end of the request's body on, or when it has taken no byte of a ``send``
+for ``stall_timeout``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Final
 
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import Message, Receive, Scope, Send
 
 from gateway.api.asgi import send_body, send_start, send_whole
+from gateway.api.transport import transport_of, unsent_bytes
 
-_ABORT: Final = "dormouse.abort"
+_LOOK: Final = 1.0
+"""Seconds after which a ``send`` is looked at: who has not taken it by then is behind."""
 
 
 class Client:
@@ -23,9 +25,12 @@ class Client:
         self._receive = receive
         self._asgi_send = send
         self._stall_timeout = stall_timeout
-        self._abort = scope["state"].get(_ABORT)
+        self._transport = transport_of(scope)
         self._answered = False
         self._sending_since: float | None = None
+        self._behind = False
+        self.on_behind: Callable[[bool], None] = lambda behind: None
+        """Told when the client falls behind with reading, and when it has caught up."""
 
     async def serve(self, work: Coroutine[None, None, None]) -> None:
         """Run ``work`` to its end, or until the client leaves or stalls. Raises what ``work`` raises."""
@@ -60,38 +65,40 @@ class Client:
         self._sending_since = now()
         await self._asgi_send(message)
         self._sending_since = None
+        if self._behind:
+            self._behind = False
+            self.on_behind(False)
 
     async def _left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     async def _stalled(self) -> None:
-        """Return when nothing of a ``send`` has moved for too long, the connection cut. One timer a client:
-        one a send would show in the price of a token."""
-        while True:
+        """Return when nothing of a ``send`` has been taken for too long, the connection cut. One timer a
+        client: one a send would show in the price of a token."""
+        pause = min(_LOOK, self._stall_timeout)
+        looked_at, unsent, moved_at = None, 0, 0.0
+        while looked_at is None or now() - moved_at < self._stall_timeout:
+            await asyncio.sleep(pause)
             since = self._sending_since
-            left = self._stall_timeout if since is None else since + self._stall_timeout - now()
-            if left <= 0:
-                break
-            await asyncio.sleep(left)
-        if self._abort is not None:
-            self._abort()
+            if since is None or now() - since < pause:
+                looked_at = None
+                continue
+            left = unsent_bytes(self._transport) if self._transport else 0
+            if since != looked_at:
+                moved_at = since
+            elif left < unsent:
+                moved_at = now()
+            looked_at, unsent = since, left
+            self._fall_behind()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _fall_behind(self) -> None:
+        if not self._behind:
+            self._behind = True
+            self.on_behind(True)
 
 
 def now() -> float:
     return asyncio.get_running_loop().time()
-
-
-class Abortable:
-    """Middleware that lets ``Client`` cut a connection, which ASGI has no word for: uvicorn's ``send`` is a
-    method of the object that knows the transport. Behind another server nothing is cut; the answer just
-    ends."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        transport = getattr(getattr(send, "__self__", None), "transport", None)
-        if abort := getattr(transport, "abort", None):
-            scope["state"][_ABORT] = abort
-        await self._app(scope, receive, send)

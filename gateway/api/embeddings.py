@@ -84,6 +84,7 @@ async def prepare(request: EmbeddingRequest, fleet: Fleet) -> EmbeddingJob:
 async def _answer(client: Client, request: EmbeddingRequest, fleet: Fleet) -> None:
     prepared = partial(prepare, request, fleet)
     async with leased(fleet, await prepared(), prepared) as (job, lease):
+        client.on_behind = lease.set_behind
         leased_at = time.monotonic()
         vectors = await lease.embed(job.inputs, request.dimensions)
         headers = {**JSON, "server-timing": server_timing(lease, time.monotonic() - leased_at)}

@@ -95,6 +95,7 @@ class Generating:
 
 async def _answer_whole(client: Client, place: Place) -> None:
     async with place as (job, lease):
+        client.on_behind = lease.set_behind
         tally = Tally(job, lease)
         choices = [Choice() for _ in range(len(job.requests) * job.n)]
         async with aclosing(generate_all(lease, job.requests)) as steps:
@@ -109,6 +110,7 @@ async def _stream(client: Client, place: Place) -> None:
     async with sse.EventStream(client) as events:
         try:
             async with place as (job, lease):
+                client.on_behind = lease.set_behind
                 await _send_events(events, Tally(job, lease))
         except Exception as error:
             if not events.started:

@@ -75,7 +75,7 @@ class Fleet:
     def abort(self) -> None:
         """Cut all that is in flight."""
         for model in self._models.all:
-            model.queue.abort(_shutting_down)
+            self._cut(model, _shutting_down)
 
     async def close(self) -> None:
         """Give everything back. What is still in flight ends with an error."""
@@ -273,6 +273,13 @@ class Fleet:
             self._planning.waits(model)
         await ticket.granted
 
+    def _cut(self, model: ServedModel, error: Callable[[], ApiError]) -> None:
+        """End all that is in flight, without waiting for those who have not read what there is."""
+        model.queue.abort(error)
+        for ticket in tuple(model.queue.active):
+            if ticket.lease:
+                self._spawn(self._end(model, ticket, ticket.lease))
+
     async def _end(self, model: ServedModel, ticket: Ticket, lease: Lease) -> None:
         try:
             await lease.close()
@@ -291,7 +298,7 @@ class Fleet:
         await model.quiet()
         self._models.rouse(model)
         if mode == "abort" and model.suspended:
-            model.queue.abort(_put_to_sleep)
+            self._cut(model, _put_to_sleep)
         if model.device is None or not model.loaded:
             return DEEPEST
         goes_on = mode == "wait" and model.queue.active  # if it is suspended, it has its turns first
@@ -301,7 +308,7 @@ class Fleet:
         target = self._planning.level_that_fits(model, level or model.config.level)
         drain = self._planning.sleep_by_hand(model, target)
         if mode == "abort":
-            model.queue.abort(_put_to_sleep)
+            self._cut(model, _put_to_sleep)
         return await asyncio.shield(drain.done)
 
     async def _adopt_files(self, model: ServedModel) -> None:

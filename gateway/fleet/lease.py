@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -59,12 +59,22 @@ class Ticket:
 
 class Lease:
     """The right to generate on an awake model. ``queue_seconds`` is how long it waited for its place,
-    ``wake_seconds`` for the wake."""
+    ``wake_seconds`` for the wake. ``set_behind`` is to be told whether the reader of what it generates is far
+    behind: then its place is another's meanwhile."""
 
-    def __init__(self, engine: Engine, ticket: Ticket, *, queue_seconds: float, wake_seconds: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        ticket: Ticket,
+        *,
+        queue_seconds: float,
+        wake_seconds: float,
+        set_behind: Callable[[bool], None],
+    ) -> None:
         self.engine = engine
         self.queue_seconds = queue_seconds
         self.wake_seconds = wake_seconds
+        self.set_behind = set_behind
         self._ticket = ticket
         self._streams: set[AsyncGenerator[Any]] = set()
         self._waiting: dict[AsyncGenerator[Any], asyncio.Task[Any] | None] = {}
@@ -108,7 +118,7 @@ class Lease:
 
     async def close(self) -> None:
         """Return when nothing of this lease runs on the engine any more."""
-        self._ticket.abort(ApiError("the request is over"))
+        self._ticket.abort(self._ticket.cut_by or ApiError("the request is over"))
         for stream in self._streams - self._waiting.keys():
             await stream.aclose()
             self._forget(stream)

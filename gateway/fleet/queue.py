@@ -22,6 +22,8 @@ class Queue:
         self.waiting: deque[Ticket] = deque()
         self.active: set[Ticket] = set()
         self._places = places
+        self._behind: set[Ticket] = set()
+        """Of the active ones, those who do not read what there is, and so take no place."""
 
     @property
     def in_flight(self) -> int:
@@ -51,7 +53,7 @@ class Queue:
         waiting = tuple(self.waiting)
         self.waiting.clear()
         for ticket in waiting:
-            if ticket.is_request and awake and len(self.active) < self._places:
+            if ticket.is_request and awake and len(self.active) - len(self._behind) < self._places:
                 self.active.add(ticket)
                 ticket.grant()
             elif not ticket.is_request and ticket.tags <= held:
@@ -61,12 +63,19 @@ class Queue:
 
     def leave(self, ticket: Ticket) -> bool:
         """It has gone, from wherever it was. True if it was active."""
+        self._behind.discard(ticket)
         if ticket in self.active:
             self.active.remove(ticket)
             return True
         if ticket in self.waiting:
             self.waiting.remove(ticket)
         return False
+
+    def set_behind(self, ticket: Ticket, behind: bool) -> None:
+        """Whether its reader is behind."""
+        self._behind.discard(ticket)
+        if behind and ticket in self.active:
+            self._behind.add(ticket)
 
     def expire(self, now: float) -> None:
         """Refuse those who have waited too long."""

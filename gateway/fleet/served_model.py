@@ -75,7 +75,17 @@ class ServedModel(ModelState):
         assert self.engine is not None
         waited = self.now() - ticket.since
         waking = min(waited, self.waking_seconds - ticket.waking_before)
-        return Lease(self.engine, ticket, queue_seconds=waited - waking, wake_seconds=waking)
+        return Lease(
+            self.engine,
+            ticket,
+            queue_seconds=waited - waking,
+            wake_seconds=waking,
+            set_behind=partial(self._set_behind, ticket),
+        )
+
+    def _set_behind(self, ticket: Ticket, behind: bool) -> None:
+        self.queue.set_behind(ticket, behind)
+        self._admit()
 
     def release(self, ticket: Ticket) -> None:
         """It has gone, from wherever it was."""

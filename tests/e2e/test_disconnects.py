@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,9 @@ max_running = 1
 [models.fast]
 path = "{checkpoints["tiny-a"]}"
 prefix_cache = false
+[models.alone]
+path = "{checkpoints["tiny-b"]}"
+max_running = 1
 """
 
 
@@ -105,6 +109,47 @@ def test_one_who_stops_reading_is_cut(server: Server) -> None:
         assert b"[DONE]" in read_to_the_end(reader), "the other goes on"
         all_gone(server, "fast", 60)
         assert b"[DONE]" not in read_to_the_end(stalled), "it was cut before its end"
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Iterator[Server]:
+    """Who cuts nobody."""
+    with running(tmp_path_factory.mktemp("patient"), config(checkpoints, "1h")) as server:
+        yield server
+
+
+def stalled_stream(server: Server) -> socket.socket:
+    """Of a client that has read no more than the beginning."""
+    client = open_request(server, "alone", stream=True, receive_buffer=4096, logprobs=5, n=4)
+    assert client.recv(15) == b"HTTP/1.1 200 OK"
+    return client
+
+
+def test_who_does_not_read_takes_nobodys_place(patient: Server) -> None:
+    with stalled_stream(patient), open_request(patient, "alone", stream=True, max_tokens=5) as reader:
+        assert b"[DONE]" in read_to_the_end(reader)
+    all_gone(patient, "alone")
+
+
+def test_an_abort_does_not_wait_for_who_does_not_read(patient: Server) -> None:
+    with stalled_stream(patient) as stalled:
+        patient.http.post("/sleep?level=1&model=alone&mode=abort", timeout=20).raise_for_status()
+        assert patient.status("alone")["state"] == "asleep"
+        told = read_to_the_end(stalled)
+        assert b"put to sleep" in told and told.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+    all_gone(patient, "alone")
+
+
+def test_one_who_reads_slowly_is_not_cut(server: Server) -> None:
+    """However long one piece of the answer takes: something of it is taken all the time."""
+    with open_request(
+        server, "fast", stream=True, receive_buffer=4096, max_tokens=60, logprobs=5, n=4
+    ) as slow:
+        received = b""
+        while not received.endswith(b"0\r\n\r\n"):
+            received += slow.recv(2048)
+            time.sleep(0.05)
+    assert b"[DONE]" in received
 
 
 @pytest.mark.parametrize("asked", [{"prompt": "x", "n": 8}, {"prompt": ["x", "y"] * 4}])

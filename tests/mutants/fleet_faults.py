@@ -450,6 +450,16 @@ def an_abort_is_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Queue, "abort", lambda self, error: None)
 
 
+@breaks(rules.an_abort_does_not_wait_for_who_does_not_read)
+def an_abort_waits_for_its_error_to_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fleet, "_cut", lambda self, model, error: model.queue.abort(error))
+
+
+@breaks(rules.who_is_behind_with_reading_takes_no_place)
+def those_who_do_not_read_keep_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Queue, "set_behind", lambda self, ticket, behind: None)
+
+
 @breaks(rules.draining_the_server_finishes_what_is_in_flight_and_refuses_the_rest)
 def a_draining_server_serves_its_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Queue, "turn_away", lambda self, error: None)

@@ -17,7 +17,7 @@ from gateway.config import Size, TurnConfig
 from gateway.errors import ModelAsleep, ModelWakeFailed, QueueFull, ShuttingDown, WaitTimeout
 from gateway.fleet import State, Transition
 from tests.fake_engine import MIB, FakeSpec
-from tests.gateway.fleet.world import Answer, world
+from tests.gateway.fleet.world import Answer, World, world
 
 Rule = Callable[[], Awaitable[None]]
 RULES: dict[str, Rule] = {}
@@ -799,6 +799,47 @@ async def an_abort_cuts_what_is_in_flight() -> None:
         await w.advance(5.0)
         assert other.result().text == "Hell"
         assert w.state("a") == (State.ASLEEP, 2)
+
+
+async def read_one_and_stall(w: World, *, behind: bool = False) -> None:
+    """Ask ``a`` for many tokens, take the first, and do nothing for a long time."""
+    async with w.fleet.lease("a") as lease:
+        request = GenerateRequest(prompt_ids=[65], sampling=SamplingParams(max_tokens=4000))
+        async for _ in lease.generate(request):
+            lease.set_behind(behind)
+            await w.timers.sleep(1000.0)
+
+
+@rule
+async def an_abort_does_not_wait_for_who_does_not_read() -> None:
+    async with world({"a": FakeSpec(token_seconds=1.0)}) as w:
+        stalled = w.begin(read_one_and_stall(w))
+        await w.advance(1.5)
+        sleeping = w.begin(w.fleet.sleep("a", 2, "abort"))
+        await w.advance(0.1)
+        assert sleeping.result() == 2
+        assert w.state("a") == (State.ASLEEP, 2)
+        await w.advance(1000.0)
+        assert isinstance(stalled.exception(), ModelAsleep)
+
+
+@rule
+async def who_is_behind_with_reading_takes_no_place() -> None:
+    async with world({"a": FakeSpec(token_seconds=0.1)}, a={"max_running": 2}) as w:
+        stalled = [w.begin(read_one_and_stall(w, behind=True)) for _ in range(5)]
+        await w.advance(2.0)
+        assert w.fleet.status_of("a").queued == 0, "all have had their first token"
+        assert (await w.answered("a", tokens=3)).queue_seconds < 1.0
+        for task in stalled:
+            task.cancel()
+        await w.advance(1.0)
+        slow = [w.begin(read_one_and_stall(w)) for _ in range(2)]
+        await w.advance(2.0)
+        waiting = w.ask("a", tokens=3)
+        await w.advance(10.0)
+        assert not waiting.done(), "two who only take their time have places"
+        for task in slow:
+            task.cancel()
 
 
 @rule
