@@ -1,0 +1,174 @@
+"""From all of JSON Schema to the keywords that grammars are made of, exactly, or an error that says where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from gateway.chat.schemas import arrays, conditions, formats, negation, objects, overlap
+from gateway.chat.schemas.document import Document, Schema, SchemaError
+from gateway.chat.schemas.patterns import portable
+from gateway.chat.schemas.values import LARGEST, TYPES, is_number, numbers_in
+
+_NUMBERS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_COUNTS: Final = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+_ONE: Final = ("items", "additionalProperties")
+_LISTS: Final = ("allOf", "anyOf", "prefixItems")
+_NAMED: Final = ("properties", "patternProperties")
+_WORDS: Final = ("type", "enum", "const", "required", "pattern", "$ref", "unevaluatedProperties")
+_KEPT: Final = frozenset((*_NUMBERS, *_COUNTS, *_ONE, *_LISTS, *_NAMED, *_WORDS))
+"""All else is for those who read the schema, or rewritten."""
+_REFUSED: Final = ("$dynamicRef", "$recursiveRef")
+_PAIRS: Final = (
+    ("minimum", "maximum"),
+    ("minLength", "maxLength"),
+    ("minItems", "maxItems"),
+    ("minProperties", "maxProperties"),
+)
+
+Rewrite = Callable[[Any, Mapping[str, Any], Document, str], Iterator[Schema]]
+"""From a keyword's value, and the schema that it is in, to what must hold instead. Raises SchemaError."""
+
+_REWRITES: Final[Mapping[str, Rewrite]] = {
+    "format": formats.formatted,
+    "not": negation.without,
+    "oneOf": overlap.exactly_one,
+    "if": conditions.either,
+    "dependentRequired": conditions.dependent,
+    "dependentSchemas": conditions.dependent,
+    "dependencies": conditions.dependent,
+    "propertyNames": objects.named,
+    "minProperties": objects.counted,
+    "maxProperties": objects.counted,
+    "uniqueItems": arrays.distinct,
+    "contains": arrays.containing,
+    "unevaluatedItems": arrays.no_others,
+}
+
+
+def plain(root: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema, with what it refers to as its ``$defs``. Raises SchemaError."""
+    writer = _Writer(Document(root))
+    found = writer.schema(root, "#")
+    assert isinstance(found, dict)
+    return {**found, "$defs": writer.definitions} if writer.definitions else found
+
+
+class _Writer:
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._names: dict[str, str] = {}
+        self.definitions: dict[str, Schema] = {}
+
+    def schema(self, schema: Any, place: str) -> Schema:
+        if isinstance(schema, bool):
+            return schema
+        if not isinstance(schema, Mapping):
+            raise SchemaError("a schema is an object or a boolean", place)
+        _check(schema, place, root=schema is self._document.root)
+        found: dict[str, Any] = {}
+        also: list[Schema] = []
+        for key, value in _renamed(schema).items():
+            at = f"{place}/{key}"
+            if key in _REFUSED:
+                raise SchemaError(f"{key} cannot be enforced", at)
+            if key in _KEPT:
+                found[key] = self._kept(key, value, at)
+            if key in _REWRITES:
+                more = _REWRITES[key](value, schema, self._document, at)
+                also += [part for said in more if (part := self.schema(said, at)) not in also]
+        if (
+            len(also) == 1
+            and "anyOf" not in found
+            and isinstance(also[0], dict)
+            and also[0].keys() == {"anyOf"}
+        ):
+            return {**found, **also[0]}
+        return {**found, "allOf": [*found.get("allOf", []), *also]} if also else found
+
+    def _kept(self, key: str, value: Any, at: str) -> Any:
+        if key == "$ref":
+            return self._reference(value, at)
+        if key in _ONE:
+            return self.schema(value, at)
+        if key in _LISTS:
+            return [self.schema(item, f"{at}/{index}") for index, item in enumerate(value)]
+        if key in _NAMED:
+            named = portable if key == "patternProperties" else str
+            return {named(name): self.schema(item, f"{at}/{name}") for name, item in value.items()}
+        if key == "pattern":
+            return portable(value)
+        if key == "unevaluatedProperties" and not isinstance(value, bool):
+            raise SchemaError(f"{key} cannot be enforced unless it is false", at)
+        return value
+
+    def _reference(self, reference: Any, at: str) -> str:
+        pointer, target = self._document.follow(reference, at)
+        if pointer not in self._names:
+            name = self._names[pointer] = str(len(self._names))
+            self.definitions[name] = True
+            self.definitions[name] = self.schema(target, f"#{pointer}")
+        return f"#/$defs/{self._names[pointer]}"
+
+
+def _renamed(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """In today's words what older drafts have others for."""
+    found = dict(schema)
+    if isinstance(schema.get("items"), list):
+        found["prefixItems"] = found.pop("items")
+        if "additionalItems" in found:
+            found["items"] = found["additionalItems"]
+    for limit, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if isinstance(schema.get(exclusive), bool):
+            del found[exclusive]
+            if schema[exclusive] and limit in found:
+                found[exclusive] = found.pop(limit)
+    return found
+
+
+def _check(schema: Mapping[str, Any], place: str, *, root: bool) -> None:
+    """Raises SchemaError for values that mean nothing, and numbers that readers of JSON differ in."""
+    for key, value in schema.items():
+        if (wanted := _wanted(key, value)) is not None:
+            raise SchemaError(f"{key} must be {wanted}", f"{place}/{key}")
+    for key in ("const", "enum"):
+        if any(abs(number) > LARGEST for number in numbers_in(schema.get(key))):
+            raise SchemaError(f"{key} has a number beyond {LARGEST}", f"{place}/{key}")
+    for key, inward in (("minimum", 1), ("exclusiveMinimum", 1), ("maximum", -1), ("exclusiveMaximum", -1)):
+        if key in schema and inward * schema[key] > LARGEST:
+            raise SchemaError(f"{key} leaves only numbers beyond {LARGEST}", f"{place}/{key}")
+    for low, high in _PAIRS:
+        if low in schema and high in schema and schema[low] > schema[high]:
+            raise SchemaError(f"{low} {schema[low]} is more than {high} {schema[high]}", place)
+    identity = schema.get("$id", schema.get("id"))
+    if (
+        not root
+        and isinstance(identity, str)
+        and not identity.startswith("#")
+        and "$ref" in json.dumps(schema)
+    ):
+        raise SchemaError("references below an $id of its own are not followed", place)
+
+
+def _wanted(key: str, value: Any) -> str | None:
+    """What the keyword's value must be and is not."""
+    if key in _NUMBERS and not is_number(value):
+        return None if isinstance(value, bool) and key.startswith("exclusive") else "a number"
+    if key == "multipleOf" and value <= 0:
+        return "more than 0"
+    if key in _COUNTS and not (is_number(value) and value >= 0 and value == int(value)):
+        return "a whole number"
+    if key in ("pattern", "format") and not isinstance(value, str):
+        return "a text"
+    if key == "type":
+        kinds = value if isinstance(value, list) else [value]
+        return None if kinds and all(kind in TYPES for kind in kinds) else f"of {', '.join(TYPES)}"
+    if key in (*_NAMED, "dependentRequired", "dependentSchemas", "dependencies"):
+        return None if isinstance(value, Mapping) else "an object"
+    if key == "enum" or key in (*_LISTS, "oneOf"):
+        return None if isinstance(value, list) and (value or key in ("prefixItems",)) else "a list of some"
+    if key == "required":
+        texts = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        return None if texts else "a list of texts"
+    return None
