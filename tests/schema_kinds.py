@@ -46,9 +46,21 @@ DOG = {
 NAMED = {"type": "object", "properties": {"name": text()}, "required": ["name"]}
 AGED = {"type": "object", "properties": {"age": WHOLE}, "required": ["age"]}
 FORMATS = (
-    "date time date-time duration email idn-email hostname idn-hostname ipv4 ipv6 uuid uri iri uri-reference "
-    "iri-reference uri-template json-pointer relative-json-pointer regex"
-).split()
+    *(
+        "date",
+        "time",
+        "date-time",
+        "duration",
+        "email",
+        "idn-email",
+        "hostname",
+        "idn-hostname",
+        "ipv4",
+        "ipv6",
+    ),
+    *("uuid", "uri", "iri", "uri-reference", "iri-reference", "uri-template", "json-pointer"),
+    *("relative-json-pointer", "regex"),
+)
 
 KINDS: dict[str, Schema] = {
     "object": an_object(name=text(10), age={"type": "integer", "minimum": 0}),
@@ -243,7 +255,7 @@ KINDS: dict[str, Schema] = {
     | {"patternProperties": {"^x-": WHOLE, "^[a-w]{1,3}_id$": FLAG}},
     "so many properties": {
         "type": "object",
-        "properties": {name: FLAG for name in "abcde"},
+        "properties": dict.fromkeys("abcde", FLAG),
         "required": ["b"],
         "minProperties": 2,
         "maxProperties": 3,
@@ -251,12 +263,12 @@ KINDS: dict[str, Schema] = {
     },
     "at least one property": {
         "type": "object",
-        "properties": {name: FLAG for name in "abc"},
+        "properties": dict.fromkeys("abc", FLAG),
         "minProperties": 1,
     },
     "dependent": {
         "type": "object",
-        "properties": {name: WHOLE for name in ("card", "address", "city")},
+        "properties": dict.fromkeys(("card", "address", "city"), WHOLE),
         "dependentRequired": {"card": ["address"], "address": ["city"]},
     },
     "dependent schemas": {
@@ -335,3 +347,42 @@ KINDS: dict[str, Schema] = {
         )
     ),
 }
+
+REFUSED: list[tuple[Schema, str]] = [
+    (an_object(a=some(text(), uniqueItems=True)), "uniqueItems… at #/properties/a/uniqueItems"),
+    (some({"enum": list(range(40))}, 5, 9, uniqueItems=True), "uniqueItems…that many"),
+    (an_object(a={"not": {"pattern": "^a"}}), "pattern…#/properties/a/not"),
+    (an_object(a={"not": {"const": {}}}), "#/properties/a/not"),
+    (some(WHOLE, contains={"const": 1}, minContains=2), "contains…#/contains"),
+    ({"propertyNames": {"not": {"const": "a"}}}, "#/propertyNames"),
+    (
+        {"properties": {str(n): FLAG for n in range(20)}, "minProperties": 5},
+        "cannot be counted…#/minProperties",
+    ),
+    ({"$dynamicRef": "#a"}, "$dynamicRef"),
+    ({"$ref": "https://example.com/mouse"}, "'https://example.com/mouse'…out of the schema…#/$ref"),
+    ({"$ref": "#/$defs/nobody"}, "'#/$defs/nobody'…no schema"),
+    ({"$ref": 3}, "reference"),
+    ({"type": "king"}, "type must be…#/type"),
+    ({"type": []}, "type must be"),
+    (an_object(a={"minimum": 5, "maximum": 3}), "minimum 5 is more than maximum 3, at #/properties/a"),
+    ({"minItems": 3, "maxItems": 1}, "minItems 3 is more than maxItems 1"),
+    ({"minLength": -1}, "minLength must be a whole number"),
+    ({"minimum": "1"}, "minimum must be a number"),
+    ({"multipleOf": 0}, "multipleOf must be more than 0"),
+    ({"minimum": 2**60}, "beyond"),
+    ({"const": 2**53 + 1}, "beyond"),
+    ({"enum": [{"a": [10**30]}]}, "beyond"),
+    ({"enum": []}, "enum must be a list"),
+    ({"anyOf": []}, "anyOf must be a list"),
+    ({"required": "a"}, "required must be a list of texts"),
+    ({"properties": 3}, "properties must be an object"),
+    ({"items": 3}, "a schema is an object or a boolean, at #/items"),
+    ({"pattern": "a(?=b)"}, "looking ahead…#/pattern"),
+    ({"pattern": "^(?!foo).*$"}, "looking ahead to what must not come"),
+    ({"pattern": r"\bfoo"}, "boundary"),
+    ({"patternProperties": {"(?<=a)b": FLAG}}, "looking"),
+    ({"anyOf": [NAMED, AGED], "unevaluatedProperties": False}, "unevaluatedProperties"),
+    ({"unevaluatedProperties": {"type": "null"}}, "unevaluatedProperties…unless it is false"),
+]
+"""And words of the reason."""

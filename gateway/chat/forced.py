@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.chat.formats.tool_format import Layout, Schemas
-from gateway.chat.json_schema import schema_text
+from gateway.chat.schemas.document import SchemaError
+from gateway.chat.schemas.text import schema_text
 from gateway.chat.thinking import Thinking
 from gateway.errors import InvalidRequest
 
@@ -52,7 +53,7 @@ class LarkWriter:
         for rule, (function, schema) in zip(names, functions.items(), strict=True):
             opening = self.text(layout.opening.replace("$NAME", function))
             lines.append(f"{rule}: {opening} {rule}_arguments {self.text(layout.closing)}")
-            lines.append(f"{rule}_arguments: %json {_arguments(schema)}")
+            lines.append(f"{rule}_arguments: %json {_arguments(function, schema)}")
         return "\n".join(lines) + "\n"
 
     def text(self, text: str) -> str:
@@ -77,9 +78,11 @@ class LarkWriter:
         return f"reasoning: {opening} thoughts {_GAP}\n{thoughts}\n"
 
 
-def _arguments(schema: Mapping[str, Any]) -> str:
+def _arguments(function: str, schema: Mapping[str, Any]) -> str:
     spaces = {"x-guidance": {"whitespace_pattern": _SPACES}}
     try:
         return schema_text({"type": "object", **schema}, **spaces)
+    except SchemaError as error:
+        raise InvalidRequest(f"the parameters of {function!r}: {error}", param="tools") from None
     except RecursionError:
-        raise InvalidRequest("the schema of a function is nested too deeply", param="tools") from None
+        raise InvalidRequest(f"the parameters of {function!r} are nested too deeply", param="tools") from None

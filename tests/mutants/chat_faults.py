@@ -12,9 +12,12 @@ import pytest
 from gateway.api import chat_prompt, dialect
 from gateway.api.answer import Answer
 from gateway.api.client import Client
-from gateway.chat import forced, json_schema, template
+from gateway.chat import forced, template
 from gateway.chat.forced import LarkWriter
 from gateway.chat.reader import Reader, _ValueScan
+from gateway.chat.schemas import closing, formats, overlap, patterns, plain, tightening
+from gateway.chat.schemas.closing import closed
+from gateway.chat.schemas.tightening import _Tightening
 from gateway.chat.splitter import Splitter
 from gateway.chat.thinking import Thinking
 from gateway.fleet.lease import Lease
@@ -112,14 +115,40 @@ def reasoning_is_forbidden_where_the_prompt_has_begun_it(monkeypatch: pytest.Mon
     monkeypatch.setattr(LarkWriter, "frame", frame)
 
 
-@caught_by("chat/test_json_schema.py::test_what_is_said_in_several_places_stays_as_it_is")
-def every_object_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_schema, "_combines", lambda schema: False)
+@caught_by("chat/test_schemas.py::test_walks_end_and_are_valid")
+def every_object_is_closed_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Tightening, "_part", lambda self, schema, shared: closed(dict(schema), [schema]))
 
 
-@caught_by("chat/test_json_schema.py::test_numbers_are_those_that_every_reader_holds")
+@caught_by("chat/test_tightening.py::test_numbers_are_those_that_every_reader_holds")
 def numbers_have_no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_schema, "_number_limits", lambda schema: {})
+    monkeypatch.setattr(tightening, "number_limits", lambda places, always: {})
+
+
+@caught_by("chat/test_schemas.py::test_walks_end_and_are_valid")
+def alternatives_are_held_to_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlap, "disjoint", lambda *arguments: True)
+
+
+@caught_by("chat/test_schemas.py::test_walks_end_and_are_valid")
+def spaces_are_all_that_unicode_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "_portable", lambda pattern: pattern)
+
+
+@caught_by("chat/test_schemas.py::test_formats_are_what_validators_take_for_them")
+def formats_are_left_to_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "_KEPT", plain._KEPT | {"format"})
+    monkeypatch.setattr(formats, "as_pattern", lambda name: [])
+
+
+@caught_by("chat/test_schemas.py::test_walks_end_and_are_valid")
+def what_is_unknown_to_grammars_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "_REWRITES", {})
+
+
+@caught_by("chat/test_schemas.py::test_walks_end_and_are_valid")
+def names_are_as_long_as_models_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "NAME", "")
 
 
 @caught_by("api/test_reasoning.py::test_whether_it_is_told_to")

@@ -51,7 +51,7 @@ _URI: Final = f"{_SCHEME}:(?://{_AUTHORITY}|{_CHAR}{{1,64}}){_PATH}{_TAIL}"
 _URI_REFERENCE: Final = f"(?:{_URI}|(?:/{_CHAR}{{1,64}}){{1,16}}{_TAIL})"
 _TEMPLATE: Final = rf"{_SCHEME}://{_AUTHORITY}(?:/(?:{_CHAR}{{0,64}}|\{{[A-Za-z_]{{1,16}}\}})){{0,16}}"
 _POINTER: Final = "(?:/(?:[A-Za-z0-9_.-]|~[01]){0,32}){0,8}"
-_RELATIVE_POINTER: Final = f"(?:0|[1-9][0-9]{{0,2}})(?:#|{_POINTER})"
+_RELATIVE_POINTER: Final = f"[0-9](?:#|{_POINTER})"
 _REGEX: Final = (
     r"\^?(?:(?:[A-Za-z0-9_ -]|\\[dwsDWS.]|\[[A-Za-z0-9_]{1,16}\]|\.)(?:[*+?]|\{[0-9]\})?){1,64}\$?"
 )

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gateway.chat.schemas.document import Document, Schema, SchemaError
 from gateway.chat.schemas.patterns import ANY
-from gateway.chat.schemas.values import TYPES, is_number, type_of
+from gateway.chat.schemas.values import is_number, type_of
 
 _KINDS: Final = ("null", "boolean", "number", "string", "array", "object")
 _OPPOSITES: Final[Mapping[str, tuple[str, str, int]]] = {
@@ -24,10 +24,9 @@ _OPPOSITES: Final[Mapping[str, tuple[str, str, int]]] = {
     "maxProperties": ("object", "minProperties", 1),
 }
 """Of which type a value must be to break it, and how."""
-_SILENT: Final = frozenset(
-    "title description default examples deprecated readOnly writeOnly $comment $schema $id id $anchor $defs "
-    "definitions then else discriminator nullable".split()
-)
+_ABOUT: Final = ("title", "description", "default", "examples", "deprecated", "$comment", "nullable")
+_APART: Final = ("$schema", "$id", "id", "$anchor", "$defs", "definitions", "then", "else", "discriminator")
+_SILENT: Final = frozenset((*_ABOUT, *_APART, "readOnly", "writeOnly"))
 
 
 def without(denied: Any, schema: Mapping[str, Any], document: Document, place: str) -> Iterator[Schema]:
@@ -36,11 +35,8 @@ def without(denied: Any, schema: Mapping[str, Any], document: Document, place: s
         yield not denied
     elif isinstance(denied, Mapping):
         said = {key: value for key, value in denied.items() if key not in _SILENT}
-        yield (
-            {"anyOf": [_broken(key, value, document, place) for key, value in said.items()]}
-            if said
-            else False
-        )
+        broken = [_broken(key, value, document, place) for key, value in said.items()]
+        yield {"anyOf": broken} if broken else False
 
 
 def _broken(key: str, value: Any, document: Document, place: str) -> Schema:
@@ -63,11 +59,8 @@ def _broken(key: str, value: Any, document: Document, place: str) -> Schema:
         case "type", _:
             return _other_types(value if isinstance(value, list) else [value])
         case "required", [*names]:
-            return (
-                {"type": "object", "anyOf": [{"properties": {name: False}} for name in names]}
-                if names
-                else False
-            )
+            missing = [{"properties": {name: False}} for name in names]
+            return {"type": "object", "anyOf": missing} if missing else False
         case "properties", {**properties}:
             wrong = [
                 {"required": [name], "properties": {name: {"not": part}}} for name, part in properties.items()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from gateway.chat.schemas.document import Document, Schema, SchemaError, equal_key
+from gateway.chat.schemas.document import Document, Schema, equal_key
 from gateway.chat.schemas.values import TYPES, is_number, listed, type_of
 
 _DEPTH = 8

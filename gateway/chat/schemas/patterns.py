@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from gateway.chat.schemas.document import Document, Schema, SchemaError
+from gateway.chat.schemas.lookahead import conjuncts
 
 ANY: Final = r"[\x{0}-\x{10FFFF}]"
 _TOKEN: Final = re.compile(r"\\.|\[\^?\]?|\]|\.|[^\\\[\].]+", re.DOTALL)
@@ -13,8 +17,24 @@ _WITHIN_NOT: Final = {r"\s": r"\s\x{FEFF}", r"\S": r"\S\x{85}"}
 """What the grammar's own reader would take for more characters than others do: ends of lines and spaces."""
 
 
-def portable(pattern: str) -> str:
-    """One of the grammar's kind, of texts that every reader finds to match."""
+def matching(pattern: Any, schema: Mapping[str, Any], document: Document, place: str) -> Iterator[Schema]:
+    """Of ``pattern``: in the grammar's own words."""
+    for part in readable(pattern, place):
+        yield {"pattern": part}
+
+
+def readable(pattern: Any, place: str) -> list[str]:
+    """Of the grammar's kind, all of which must match. Raises SchemaError."""
+    if not isinstance(pattern, str):
+        raise SchemaError("a pattern is a text", place)
+    try:
+        return [_portable(part) for part in conjuncts(pattern)]
+    except ValueError as error:
+        raise SchemaError(f"{error} in a pattern cannot be enforced", place) from None
+
+
+def _portable(pattern: str) -> str:
+    """Matches texts that every reader finds to match."""
     found, meanings = [], _OUTSIDE
     for token in _TOKEN.findall(pattern):
         if meanings is _OUTSIDE and token.startswith("["):

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from gateway.chat.schemas import arrays, conditions, formats, negation, objects, overlap
+from gateway.chat.schemas import arrays, conditions, formats, negation, objects, overlap, patterns
 from gateway.chat.schemas.document import Document, Schema, SchemaError
-from gateway.chat.schemas.patterns import portable
+from gateway.chat.schemas.patterns import readable
 from gateway.chat.schemas.values import LARGEST, TYPES, is_number, numbers_in
 
 _NUMBERS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
@@ -16,7 +16,7 @@ _COUNTS: Final = ("minLength", "maxLength", "minItems", "maxItems", "minProperti
 _ONE: Final = ("items", "additionalProperties")
 _LISTS: Final = ("allOf", "anyOf", "prefixItems")
 _NAMED: Final = ("properties", "patternProperties")
-_WORDS: Final = ("type", "enum", "const", "required", "pattern", "$ref", "unevaluatedProperties")
+_WORDS: Final = ("type", "enum", "const", "required", "$ref", "unevaluatedProperties")
 _KEPT: Final = frozenset((*_NUMBERS, *_COUNTS, *_ONE, *_LISTS, *_NAMED, *_WORDS))
 """All else is for those who read the schema, or rewritten."""
 _REFUSED: Final = ("$dynamicRef", "$recursiveRef")
@@ -31,6 +31,7 @@ Rewrite = Callable[[Any, Mapping[str, Any], Document, str], Iterator[Schema]]
 """From a keyword's value, and the schema that it is in, to what must hold instead. Raises SchemaError."""
 
 _REWRITES: Final[Mapping[str, Rewrite]] = {
+    "pattern": patterns.matching,
     "format": formats.formatted,
     "not": negation.without,
     "oneOf": overlap.exactly_one,
@@ -77,15 +78,13 @@ class _Writer:
                 found[key] = self._kept(key, value, at)
             if key in _REWRITES:
                 more = _REWRITES[key](value, schema, self._document, at)
-                also += [part for said in more if (part := self.schema(said, at)) not in also]
-        if (
-            len(also) == 1
-            and "anyOf" not in found
-            and isinstance(also[0], dict)
-            and also[0].keys() == {"anyOf"}
-        ):
-            return {**found, **also[0]}
-        return {**found, "allOf": [*found.get("allOf", []), *also]} if also else found
+                also += [part for said in more if (part := self._said(said, at)) not in also]
+        return _with(found, also)
+
+    def _said(self, schema: Schema, place: str) -> Schema:
+        """What is of the grammar's kind already, or else to be rewritten."""
+        ready = isinstance(schema, Mapping) and schema.keys() == {"pattern"}
+        return schema if ready else self.schema(schema, place)
 
     def _kept(self, key: str, value: Any, at: str) -> Any:
         if key == "$ref":
@@ -94,11 +93,10 @@ class _Writer:
             return self.schema(value, at)
         if key in _LISTS:
             return [self.schema(item, f"{at}/{index}") for index, item in enumerate(value)]
-        if key in _NAMED:
-            named = portable if key == "patternProperties" else str
-            return {named(name): self.schema(item, f"{at}/{name}") for name, item in value.items()}
-        if key == "pattern":
-            return portable(value)
+        if key == "properties":
+            return {name: self.schema(item, f"{at}/{name}") for name, item in value.items()}
+        if key == "patternProperties":
+            return {_one(name, at): self.schema(item, f"{at}/{name}") for name, item in value.items()}
         if key == "unevaluatedProperties" and not isinstance(value, bool):
             raise SchemaError(f"{key} cannot be enforced unless it is false", at)
         return value
@@ -110,6 +108,23 @@ class _Writer:
             self.definitions[name] = True
             self.definitions[name] = self.schema(target, f"#{pointer}")
         return f"#/$defs/{self._names[pointer]}"
+
+
+def _with(found: dict[str, Any], also: list[Schema]) -> dict[str, Any]:
+    """Where there is just one thing more, it needs no ``allOf``."""
+    if len(also) == 1 and isinstance(also[0], Mapping):
+        (key,) = also[0] if len(also[0]) == 1 else [""]
+        if key in ("anyOf", "pattern") and key not in found:
+            return {**found, **also[0]}
+    return {**found, "allOf": [*found.get("allOf", []), *also]} if also else found
+
+
+def _one(name: str, place: str) -> str:
+    """A pattern of names. Raises SchemaError."""
+    pattern, *more = readable(name, place)
+    if more:
+        raise SchemaError("looking ahead in a pattern of names cannot be enforced", place)
+    return pattern
 
 
 def _renamed(schema: Mapping[str, Any]) -> dict[str, Any]:

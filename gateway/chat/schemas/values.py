@@ -75,4 +75,5 @@ def _of_type(kind: str, part: Mapping[str, Any]) -> list[Any] | None:
     if kind == "integer" and all(type_of(part.get(key)) == "integer" for key in ("minimum", "maximum")):
         low, high = int(part["minimum"]), int(part["maximum"])
         return list(range(low, high + 1)) if high - low < _MOST else None
-    return {"null": [None], "boolean": [False, True]}.get(kind)
+    few: dict[str, list[Any]] = {"null": [None], "boolean": [False, True]}
+    return few.get(kind)

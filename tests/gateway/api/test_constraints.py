@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine import Constraint
-from gateway.chat.json_schema import tightened
+from gateway.chat.schemas.text import schema_text
 from tests.fake_engine import FakeGrammar
 from tests.gateway.api.caller import Reply, chat_body
 from tests.gateway.api.conftest import Gateway
@@ -65,7 +65,7 @@ async def test_each_way_to_ask(
         if constraint.kind == "json_schema":
             assert isinstance(found.value, str)
             assert list(json.loads(found.value)["properties"]) == ["b", "a"], "the order is the answer's"
-            assert json.loads(found.value) == tightened(SCHEMA)
+            assert found.value == schema_text(SCHEMA)
         else:
             assert found.value == constraint.value
 
