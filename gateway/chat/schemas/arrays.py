@@ -8,6 +8,7 @@ from math import comb, perm
 from typing import Any, Final
 
 from gateway.chat.schemas.document import Document, Schema, SchemaError
+from gateway.chat.schemas.overlap import disjoint
 from gateway.chat.schemas.values import TYPES, finite
 
 _MOST: Final = 400
@@ -20,8 +21,12 @@ def distinct(wanted: Any, schema: Mapping[str, Any], document: Document, place: 
     """Of ``uniqueItems``: each order of few values; of more, each choice in the order of the schema."""
     if wanted is not True or schema.get("maxItems", 2) <= 1:
         return
+    if "prefixItems" in schema or isinstance(schema.get("items"), list):
+        if not _told_apart(schema, document, place):
+            raise SchemaError("uniqueItems cannot be enforced of items that may be the same", place)
+        return
     values = finite(schema.get("items", True), document, place)
-    if values is None or "prefixItems" in schema:
+    if values is None:
         raise SchemaError("uniqueItems cannot be enforced unless the items are of few values", place)
     sizes = range(schema.get("minItems", 0), min(len(values), schema.get("maxItems", len(values))) + 1)
     for count, choose in ((perm, permutations), (comb, combinations)):
@@ -53,6 +58,14 @@ def no_others(others: Any, schema: Mapping[str, Any], document: Document, place:
     if schema.keys() & {"$ref", "allOf", "anyOf", "oneOf", "if", "contains"}:
         raise SchemaError("unevaluatedItems cannot be enforced here", place)
     yield {"prefixItems": schema.get("prefixItems", []), "items": others}
+
+
+def _told_apart(schema: Mapping[str, Any], document: Document, place: str) -> bool:
+    """Whether no two items of a tuple can be the same."""
+    items = schema.get("prefixItems", schema.get("items"))
+    more = schema.get("items") if "prefixItems" in schema else schema.get("additionalItems")
+    few = more is False or schema.get("maxItems", len(items) + 1) <= len(items)
+    return few and all(disjoint(one, other, document, place) for one, other in combinations(items, 2))
 
 
 def _of_arrays(schema: Mapping[str, Any], alternatives: list[dict[str, Any]]) -> Schema:

@@ -15,6 +15,8 @@ class SchemaError(ValueError):
 
     def __init__(self, reason: str, place: str) -> None:
         super().__init__(f"{reason}, at {place}")
+        self.reason = reason
+        self.place = place
 
 
 class Document:

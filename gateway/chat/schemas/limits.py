@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any, Final
 
+from gateway.chat.schemas.numbers import COARSE
 from gateway.chat.schemas.patterns import ANY
 from gateway.chat.schemas.values import LARGEST
 
 NAME: Final = rf'^[^\s"\\:,{{}}\[\]\x{{0}}-\x{{1F}}]{ANY}{{0,63}}$'
 """It begins like none of JSON's own marks, or tokens such as ``": "`` would be whole names, and come often:
 that names are not the same grammars cannot ensure."""
+_WORD: Final = 256
+"""Characters of a text whose pattern gives no number, where it is not one for prose."""
+_NO_NUMBER: Final = re.compile(r"[*+]|\{\d+,\}")
+_OF_PROSE: Final = re.compile(r"\[\^|\\[SWDPp]|\\x\{0\}|[ |]")
 _AROUND: Final = f"{ANY}{{0,32}}"
 _KINDS: Final[Mapping[str, str]] = {
     "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf": "number",
@@ -25,8 +31,6 @@ _HIGHS: Final = ("maximum", "exclusiveMaximum")
 _DECIMALS: Final = 1e-9
 _NARROW: Final = 1e-6
 """A range that so few decimals may leave nothing of."""
-_COARSE: Final = 1000
-"""Up to here multiples can be limited too; of more, the grammar would be too large."""
 
 
 def kinds_spoken_of(places: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -48,7 +52,7 @@ def number_limits(
     """What a number lacks. ``always``: the places that are of no alternative."""
     said = {key for place in places for key in place}
     kinds = {kind for place in places for kind in types_of(place)}
-    coarse = any(place.get("multipleOf", 0) > _COARSE for place in places)
+    coarse = any(place.get("multipleOf", 0) > COARSE for place in places)
     if not kinds & {"number", "integer"} or said & {"enum", "const"} or coarse:
         return {}
     low = max((place[key] for place in always for key in _LOWS if key in place), default=-inf)
@@ -70,3 +74,18 @@ def limited_name(pattern: str) -> str:
     before = "" if pattern.startswith("^") else f"^{_AROUND}"
     after = "" if pattern.endswith("$") else f"{_AROUND}$"
     return f"{before}{pattern}{after}"
+
+
+def text_limits(always: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """``always``: the places that are of no alternative."""
+    patterns = [place["pattern"] for place in always if "pattern" in place]
+    if any(place.keys() & {"minLength", "maxLength"} for place in always):
+        return {}
+    endless = [
+        pattern.startswith("^")
+        and pattern.endswith("$")
+        and _NO_NUMBER.search(pattern)
+        and not _OF_PROSE.search(pattern)
+        for pattern in patterns
+    ]
+    return {"maxLength": _WORD} if patterns and all(endless) else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from math import comb
 from typing import Any, Final
@@ -14,6 +14,7 @@ from gateway.chat.schemas.values import listed
 
 _MOST: Final = 256
 """Alternatives."""
+_OF_NAMES: Final = ("pattern", "format", "maxLength")
 
 
 def named(names: Any, schema: Mapping[str, Any], document: Document, place: str) -> Iterator[Schema]:
@@ -38,25 +39,52 @@ def named(names: Any, schema: Mapping[str, Any], document: Document, place: str)
             yield {"patternProperties": {pattern: True}, "additionalProperties": False}
 
 
-def counted(
-    least_or_most: int, schema: Mapping[str, Any], document: Document, place: str
-) -> Iterator[Schema]:
+def counted(limit: int, schema: Mapping[str, Any], document: Document, place: str) -> Iterator[Schema]:
     """Of ``minProperties`` and ``maxProperties``, which grammars know where no property is optional: each
     choice of those that are."""
+    limits = {key: schema[key] for key in ("minProperties", "maxProperties") if key in schema}
+    names, closed = _names(schema, document, place)
     required = schema.get("required", [])
-    optional = [name for name in schema.get("properties", {}) if name not in required]
+    optional = [name for name in names if name not in required]
     every = len(required) + len(optional)
-    least, most = schema.get("minProperties", 0), schema.get("maxProperties", every)
-    closed = schema.get("additionalProperties", least > every) is False and "patternProperties" not in schema
-    sizes = range(
-        max(0, least - len(required)) if closed else 0, min(len(optional), most - len(required)) + 1
+    closed = closed or ("additionalProperties" not in schema and limits.get("minProperties", 0) <= every)
+    fewest = max(0, limits.get("minProperties", 0) - len(required))
+    most = min(len(optional), limits.get("maxProperties", every) - len(required))
+    if optional and closed and "maxProperties" not in limits:
+        yield {"anyOf": _each_of(optional, range(fewest, fewest + 1), place)}
+    elif optional:
+        sizes = range(fewest if closed else 0, most + 1)
+        without = [
+            {**some, "properties": {name: False for name in optional if name not in some["required"]}}
+            for some in _each_of(optional, sizes, place)
+        ]
+        yield {"anyOf": without}
+    if not (optional and closed):
+        yield limits
+
+
+def _names(schema: Mapping[str, Any], document: Document, place: str) -> tuple[list[str], bool]:
+    """Those that there may be, and whether no others. Raises SchemaError where few may have to be several,
+    as one may come twice."""
+    names = list(schema.get("properties", {}))
+    parts = [
+        part for part in document.conjuncts(schema.get("propertyNames", True), place) if part is not True
+    ]
+    for part in parts:
+        if isinstance(part, Mapping) and (values := listed(part)) is not None:
+            return list(dict.fromkeys([*names, *values])), True
+    patterns = "patternProperties" in schema or any(
+        key in part for part in parts if part for key in _OF_NAMES
     )
-    if sum(comb(len(optional), size) for size in sizes) > _MOST:
+    if patterns and schema.get("minProperties", 0) > max(1, len(schema.get("required", []))):
+        raise SchemaError("names of a pattern cannot be counted", place)
+    return names, schema.get("additionalProperties") is False and not patterns
+
+
+def _each_of(names: Sequence[str], sizes: range, place: str) -> list[dict[str, Any]]:
+    if sum(comb(len(names), size) for size in sizes) > _MOST:
         raise SchemaError("that many optional properties cannot be counted", place)
-    if optional:
-        chosen = [names for size in sizes for names in combinations(optional, size)]
-        yield {"anyOf": [_with(names, optional) for names in chosen]}
-
-
-def _with(names: tuple[str, ...], optional: list[str]) -> Schema:
-    return {"required": list(names), "properties": {name: False for name in optional if name not in names}}
+    found = [{"required": list(some)} for size in sizes for some in combinations(names, size)]
+    if not found:
+        raise SchemaError("there are not as many properties", place)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
@@ -48,7 +49,16 @@ def disjoint(one: Schema, other: Schema, document: Document, place: str, depth: 
         return any(
             _no_common_property(name, a, b, document, place, depth) for name in a.required | b.required
         )
-    return False
+    if kinds == {"array"}:
+        return max(a.least, b.least) > 0 and any(
+            disjoint(mine, theirs, document, place, depth + 1) for mine in a.first for theirs in b.first
+        )
+    return kinds == {"string"} and any(_begin_apart(mine, theirs) for mine in a.begins for theirs in b.begins)
+
+
+def _begin_apart(one: str, other: str) -> bool:
+    size = min(len(one), len(other))
+    return one[:size] != other[:size]
 
 
 def _choices(parts: list[Schema]) -> Iterator[list[Schema]]:
@@ -69,6 +79,11 @@ class _Facts:
     properties: list[Mapping[str, Schema]]
     closed: list[Mapping[str, Schema]]
     """Of which no others are allowed."""
+    least: int
+    first: list[Schema]
+    """Of arrays: how many items, and of the first."""
+    begins: list[str]
+    """What texts begin with."""
 
     @classmethod
     def of(cls, parts: list[Schema]) -> _Facts:
@@ -81,12 +96,26 @@ class _Facts:
             high=min((_limit(part, "maximum", "exclusiveMaximum", -1) for part in said), default=(inf, 0)),
             required=frozenset(name for part in said for name in part.get("required", [])),
             properties=[part.get("properties", {}) for part in said],
+            least=max((part.get("minItems", 0) for part in said), default=0),
+            first=[item for part in said for item in _first_item(part)],
+            begins=[_beginning(part.get("pattern", "")) for part in said],
             closed=[
                 part.get("properties", {})
                 for part in said
                 if part.get("additionalProperties") is False and "patternProperties" not in part
             ],
         )
+
+
+def _first_item(part: Mapping[str, Any]) -> list[Schema]:
+    items = part.get("prefixItems") or part.get("items", True)
+    return items[:1] if isinstance(items, list) else [items]
+
+
+def _beginning(pattern: str) -> str:
+    """What is plain text in it up to the first character that may mean something else, or be repeated."""
+    plain = re.match(r"\^([A-Za-z0-9_-]*)(?![*?{])", pattern)
+    return plain[1] if plain and "|" not in pattern else ""
 
 
 def _kinds(part: Mapping[str, Any]) -> set[str]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from gateway.chat.schemas import arrays, conditions, formats, negation, objects, overlap, patterns
+from gateway.chat.schemas import arrays, conditions, formats, negation, numbers, objects, overlap, patterns
 from gateway.chat.schemas.document import Document, Schema, SchemaError
 from gateway.chat.schemas.patterns import readable
 from gateway.chat.schemas.values import LARGEST, TYPES, is_number, numbers_in
@@ -17,7 +17,9 @@ _ONE: Final = ("items", "additionalProperties")
 _LISTS: Final = ("allOf", "anyOf", "prefixItems")
 _NAMED: Final = ("properties", "patternProperties")
 _WORDS: Final = ("type", "enum", "const", "required", "$ref", "unevaluatedProperties")
-_KEPT: Final = frozenset((*_NUMBERS, *_COUNTS, *_ONE, *_LISTS, *_NAMED, *_WORDS))
+_REWRITTEN: Final = frozenset(("pattern", "multipleOf", "minProperties", "maxProperties"))
+"""Into themselves, maybe."""
+_KEPT: Final = frozenset((*_NUMBERS, *_COUNTS, *_ONE, *_LISTS, *_NAMED, *_WORDS)) - _REWRITTEN
 """All else is for those who read the schema, or rewritten."""
 _REFUSED: Final = ("$dynamicRef", "$recursiveRef")
 _PAIRS: Final = (
@@ -32,6 +34,7 @@ Rewrite = Callable[[Any, Mapping[str, Any], Document, str], Iterator[Schema]]
 
 _REWRITES: Final[Mapping[str, Rewrite]] = {
     "pattern": patterns.matching,
+    "multipleOf": numbers.multiples,
     "format": formats.formatted,
     "not": negation.without,
     "oneOf": overlap.exactly_one,
@@ -77,14 +80,17 @@ class _Writer:
             if key in _KEPT:
                 found[key] = self._kept(key, value, at)
             if key in _REWRITES:
-                more = _REWRITES[key](value, schema, self._document, at)
-                also += [part for said in more if (part := self._said(said, at)) not in also]
+                also += [part for part in self._rewritten(key, schema, at) if part not in also]
         return _with(found, also)
 
-    def _said(self, schema: Schema, place: str) -> Schema:
-        """What is of the grammar's kind already, or else to be rewritten."""
-        ready = isinstance(schema, Mapping) and schema.keys() == {"pattern"}
-        return schema if ready else self.schema(schema, place)
+    def _rewritten(self, key: str, schema: Mapping[str, Any], at: str) -> Iterator[Schema]:
+        try:
+            for said in _REWRITES[key](schema[key], schema, self._document, at):
+                ready = isinstance(said, Mapping) and said.keys() <= _REWRITTEN
+                yield said if ready else self.schema(said, at)
+        except SchemaError as error:
+            within = error.place.startswith(f"{at}/")  # what was written here, and not by the client
+            raise SchemaError(error.reason, at if within else error.place) from None
 
     def _kept(self, key: str, value: Any, at: str) -> Any:
         if key == "$ref":
@@ -111,11 +117,12 @@ class _Writer:
 
 
 def _with(found: dict[str, Any], also: list[Schema]) -> dict[str, Any]:
-    """Where there is just one thing more, it needs no ``allOf``."""
-    if len(also) == 1 and isinstance(also[0], Mapping):
-        (key,) = also[0] if len(also[0]) == 1 else [""]
-        if key in ("anyOf", "pattern") and key not in found:
-            return {**found, **also[0]}
+    """What is not said yet needs no ``allOf``."""
+    for part in list(also):
+        simple = isinstance(part, Mapping) and part.keys() <= {"anyOf", *_REWRITTEN}
+        if isinstance(part, Mapping) and simple and not part.keys() & found.keys():
+            found |= part
+            also.remove(part)
     return {**found, "allOf": [*found.get("allOf", []), *also]} if also else found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.chat.schemas.closing import Place, asks_to_close, closed, names_of
 from gateway.chat.schemas.document import Schema
-from gateway.chat.schemas.limits import kinds_spoken_of, limited_name, number_limits
+from gateway.chat.schemas.limits import kinds_spoken_of, limited_name, number_limits, text_limits
 
 
 def tightened(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +46,8 @@ class _Tightening:
             schema = {"type": kinds, **schema}
             places[0] = schema
         always = list(self._places((schema, *beside), alternatives=False))
-        found = {**self._part(schema, self._shared(places)), **number_limits(places, always)}
+        found = self._part(schema, self._shared(places))
+        found |= {**number_limits(places, always), **text_limits(always)}
         if asks_to_close(places, always):
             return closed(found, places, wanted=True)
         differ = {*names_of(places)} != {*names_of(always)}
