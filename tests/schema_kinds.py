@@ -348,6 +348,7 @@ KINDS: dict[str, Schema] = {
     ),
 }
 
+
 REFUSED: list[tuple[Schema, str]] = [
     (an_object(a=some(text(), uniqueItems=True)), "uniqueItems… at #/properties/a/uniqueItems"),
     (some({"enum": list(range(40))}, 5, 9, uniqueItems=True), "uniqueItems…that many"),
@@ -369,7 +370,7 @@ REFUSED: list[tuple[Schema, str]] = [
     ({"minItems": 3, "maxItems": 1}, "minItems 3 is more than maxItems 1"),
     ({"minLength": -1}, "minLength must be a whole number"),
     ({"minimum": "1"}, "minimum must be a number"),
-    ({"multipleOf": 0}, "multipleOf must be more than 0"),
+    ({"multipleOf": 0}, "multipleOf must be a number above 0"),
     ({"minimum": 2**60}, "beyond"),
     ({"const": 2**53 + 1}, "beyond"),
     ({"enum": [{"a": [10**30]}]}, "beyond"),
@@ -383,6 +384,7 @@ REFUSED: list[tuple[Schema, str]] = [
     ({"pattern": r"\bfoo"}, "boundary"),
     ({"patternProperties": {"(?<=a)b": FLAG}}, "looking"),
     ({"anyOf": [NAMED, AGED], "unevaluatedProperties": False}, "unevaluatedProperties"),
+    ({"oneOf": [{"minLength": number} for number in range(400)]}, "too much"),
     ({"unevaluatedProperties": {"type": "null"}}, "unevaluatedProperties…unless it is false"),
 ]
 """And words of the reason."""

@@ -12,7 +12,7 @@ import msgspec
 from engine import Constraint, ConstraintKind, Engine, Grammar, RequestError
 from gateway.api.schema.constraints import JsonSchema
 from gateway.api.schema.generation import GenerationRequest
-from gateway.chat.schemas.document import SchemaError
+from gateway.chat.schemas.schema import SchemaError
 from gateway.chat.schemas.text import schema_text
 from gateway.errors import InvalidRequest
 

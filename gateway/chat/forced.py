@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.chat.formats.tool_format import Layout, Schemas
-from gateway.chat.schemas.document import SchemaError
+from gateway.chat.schemas.schema import SchemaError
 from gateway.chat.schemas.text import schema_text
 from gateway.chat.thinking import Thinking
 from gateway.errors import InvalidRequest

@@ -15,8 +15,9 @@ from gateway.api.client import Client
 from gateway.chat import forced, template
 from gateway.chat.forced import LarkWriter
 from gateway.chat.reader import Reader, _ValueScan
-from gateway.chat.schemas import closing, formats, overlap, patterns, plain, tightening
+from gateway.chat.schemas import closing, formats, patterns, plain, tightening
 from gateway.chat.schemas.closing import closed
+from gateway.chat.schemas.overlap import Overlap
 from gateway.chat.schemas.tightening import _Tightening
 from gateway.chat.splitter import Splitter
 from gateway.chat.thinking import Thinking
@@ -127,7 +128,7 @@ def numbers_have_no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @caught_by("chat/test_schemas.py::test_walks_end_and_are_valid")
 def alternatives_are_held_to_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlap, "disjoint", lambda *arguments: True)
+    monkeypatch.setattr(Overlap, "disjoint", lambda *arguments: True)
 
 
 @caught_by("chat/test_schemas.py::test_walks_end_and_are_valid")

@@ -7,9 +7,11 @@ from itertools import combinations, permutations
 from math import comb, perm
 from typing import Any, Final
 
-from gateway.chat.schemas.document import Document, Schema, SchemaError
-from gateway.chat.schemas.overlap import disjoint
-from gateway.chat.schemas.values import TYPES, finite
+from gateway.chat.schemas.document import Document
+from gateway.chat.schemas.finite import finite
+from gateway.chat.schemas.overlap import Overlap
+from gateway.chat.schemas.schema import Schema, SchemaError
+from gateway.chat.schemas.values import TYPES
 
 _MOST: Final = 400
 """Alternatives."""
@@ -65,7 +67,7 @@ def _told_apart(schema: Mapping[str, Any], document: Document, place: str) -> bo
     items = schema.get("prefixItems", schema.get("items"))
     more = schema.get("items") if "prefixItems" in schema else schema.get("additionalItems")
     few = more is False or schema.get("maxItems", len(items) + 1) <= len(items)
-    return few and all(disjoint(one, other, document, place) for one, other in combinations(items, 2))
+    return few and all(Overlap(document, place).disjoint(one, other) for one, other in combinations(items, 2))
 
 
 def _of_arrays(schema: Mapping[str, Any], alternatives: list[dict[str, Any]]) -> Schema:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from gateway.chat.schemas.document import SchemaError
 from gateway.chat.schemas.limits import NAME, types_of
+from gateway.chat.schemas.schema import SchemaError
 
 Place = Mapping[str, Any]
 """One of those where a value is spoken of."""

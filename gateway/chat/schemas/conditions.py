@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.chat.schemas.document import Document, Schema
+from gateway.chat.schemas.document import Document
+from gateway.chat.schemas.schema import Schema
 
 
 def either(condition: Any, schema: Mapping[str, Any], document: Document, place: str) -> Iterator[Schema]:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
-Schema = Mapping[str, Any] | bool
+from gateway.chat.schemas.checks import Checks
+from gateway.chat.schemas.schema import Schema, SchemaError, Work
 
-
-class SchemaError(ValueError):
-    """What cannot be enforced, and where it is asked for."""
-
-    def __init__(self, reason: str, place: str) -> None:
-        super().__init__(f"{reason}, at {place}")
-        self.reason = reason
-        self.place = place
+_MOST: Final = 50_000
 
 
 class Document:
     def __init__(self, root: Mapping[str, Any]) -> None:
         self.root = root
+        self.work = Work(_MOST)
+        self._checks = Checks(root)
 
     def follow(self, reference: Any, place: str) -> tuple[str, Schema]:
         """The pointer, of which there is one a target, and the schema there. Raises SchemaError."""
@@ -35,6 +30,7 @@ class Document:
         found = self._at(pointer) if pointer.startswith("/") or not pointer else self._anchored(pointer)
         if not isinstance(found, Mapping | bool):
             raise SchemaError(f"the reference {reference!r} leads to no schema", place)
+        self._checks.check(found, f"#{pointer}")
         return pointer, found
 
     def conjuncts(self, schema: Schema, place: str) -> list[Schema]:
@@ -68,19 +64,6 @@ class Document:
             if value.get("$anchor") == anchor or value.get("$id") == f"#{anchor}":
                 return value
         return None
-
-
-def equal_key(value: Any) -> str:
-    """The same for values that JSON holds equal: 1 and 1.0, not 1 and true."""
-    return json.dumps(_whole_numbers(value), sort_keys=True)
-
-
-def _whole_numbers(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, Mapping):
-        return {name: _whole_numbers(item) for name, item in value.items()}
-    return [_whole_numbers(item) for item in value] if isinstance(value, list) else value
 
 
 def _within(value: Any) -> Iterator[Mapping[str, Any]]:

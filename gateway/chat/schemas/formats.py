@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from gateway.chat.schemas.document import Document, Schema
+from gateway.chat.schemas.document import Document
+from gateway.chat.schemas.schema import Schema
 
 _LEAP_DAY: Final = "(?:[1-9][0-9](?:0[48]|[2468][048]|[13579][26])|(?:[2468][048]|[13579][26])00)-02-29"
 _DATE: Final = (

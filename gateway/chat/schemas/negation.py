@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from gateway.chat.schemas.document import Document, Schema, SchemaError
+from gateway.chat.schemas.document import Document
 from gateway.chat.schemas.patterns import ANY
+from gateway.chat.schemas.schema import Schema, SchemaError
 from gateway.chat.schemas.values import is_number, type_of
 
 _KINDS: Final = ("null", "boolean", "number", "string", "array", "object")

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Final
 
-from gateway.chat.schemas.document import Document, Schema
+from gateway.chat.schemas.document import Document
+from gateway.chat.schemas.schema import Schema
 from gateway.chat.schemas.values import TYPES, is_number
 
 COARSE: Final = 1000

@@ -7,9 +7,10 @@ from itertools import combinations
 from math import comb
 from typing import Any, Final
 
-from gateway.chat.schemas.document import Document, Schema, SchemaError
+from gateway.chat.schemas.document import Document
 from gateway.chat.schemas.formats import as_pattern
 from gateway.chat.schemas.patterns import ANY
+from gateway.chat.schemas.schema import Schema, SchemaError
 from gateway.chat.schemas.values import listed
 
 _MOST: Final = 256
@@ -59,8 +60,7 @@ def counted(limit: int, schema: Mapping[str, Any], document: Document, place: st
             for some in _each_of(optional, sizes, place)
         ]
         yield {"anyOf": without}
-    if not (optional and closed):
-        yield limits
+    yield limits
 
 
 def _names(schema: Mapping[str, Any], document: Document, place: str) -> tuple[list[str], bool]:

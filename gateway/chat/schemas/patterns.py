@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from gateway.chat.schemas.document import Document, Schema, SchemaError
+from gateway.chat.schemas.document import Document
 from gateway.chat.schemas.lookahead import conjuncts
+from gateway.chat.schemas.schema import Schema, SchemaError
 
 ANY: Final = r"[\x{0}-\x{10FFFF}]"
 _TOKEN: Final = re.compile(r"\\.|\[\^?\]?|\]|\.|[^\\\[\].]+", re.DOTALL)

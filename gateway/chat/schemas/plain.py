@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from gateway.chat.schemas import arrays, conditions, formats, negation, numbers, objects, overlap, patterns
-from gateway.chat.schemas.document import Document, Schema, SchemaError
+from gateway.chat.schemas.document import Document
 from gateway.chat.schemas.patterns import readable
-from gateway.chat.schemas.values import LARGEST, TYPES, is_number, numbers_in
+from gateway.chat.schemas.schema import Schema, SchemaError
 
 _NUMBERS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _COUNTS: Final = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
@@ -22,12 +21,6 @@ _REWRITTEN: Final = frozenset(("pattern", "multipleOf", "minProperties", "maxPro
 _KEPT: Final = frozenset((*_NUMBERS, *_COUNTS, *_ONE, *_LISTS, *_NAMED, *_WORDS)) - _REWRITTEN
 """All else is for those who read the schema, or rewritten."""
 _REFUSED: Final = ("$dynamicRef", "$recursiveRef")
-_PAIRS: Final = (
-    ("minimum", "maximum"),
-    ("minLength", "maxLength"),
-    ("minItems", "maxItems"),
-    ("minProperties", "maxProperties"),
-)
 
 Rewrite = Callable[[Any, Mapping[str, Any], Document, str], Iterator[Schema]]
 """From a keyword's value, and the schema that it is in, to what must hold instead. Raises SchemaError."""
@@ -65,12 +58,10 @@ class _Writer:
         self._names: dict[str, str] = {}
         self.definitions: dict[str, Schema] = {}
 
-    def schema(self, schema: Any, place: str) -> Schema:
+    def schema(self, schema: Schema, place: str) -> Schema:
+        self._document.work.step(place)
         if isinstance(schema, bool):
             return schema
-        if not isinstance(schema, Mapping):
-            raise SchemaError("a schema is an object or a boolean", place)
-        _check(schema, place, root=schema is self._document.root)
         found: dict[str, Any] = {}
         also: list[Schema] = []
         for key, value in _renamed(schema).items():
@@ -147,50 +138,3 @@ def _renamed(schema: Mapping[str, Any]) -> dict[str, Any]:
             if schema[exclusive] and limit in found:
                 found[exclusive] = found.pop(limit)
     return found
-
-
-def _check(schema: Mapping[str, Any], place: str, *, root: bool) -> None:
-    """Raises SchemaError for values that mean nothing, and numbers that readers of JSON differ in."""
-    for key, value in schema.items():
-        if (wanted := _wanted(key, value)) is not None:
-            raise SchemaError(f"{key} must be {wanted}", f"{place}/{key}")
-    for key in ("const", "enum"):
-        if any(abs(number) > LARGEST for number in numbers_in(schema.get(key))):
-            raise SchemaError(f"{key} has a number beyond {LARGEST}", f"{place}/{key}")
-    for key, inward in (("minimum", 1), ("exclusiveMinimum", 1), ("maximum", -1), ("exclusiveMaximum", -1)):
-        if key in schema and inward * schema[key] > LARGEST:
-            raise SchemaError(f"{key} leaves only numbers beyond {LARGEST}", f"{place}/{key}")
-    for low, high in _PAIRS:
-        if low in schema and high in schema and schema[low] > schema[high]:
-            raise SchemaError(f"{low} {schema[low]} is more than {high} {schema[high]}", place)
-    identity = schema.get("$id", schema.get("id"))
-    if (
-        not root
-        and isinstance(identity, str)
-        and not identity.startswith("#")
-        and "$ref" in json.dumps(schema)
-    ):
-        raise SchemaError("references below an $id of its own are not followed", place)
-
-
-def _wanted(key: str, value: Any) -> str | None:
-    """What the keyword's value must be and is not."""
-    if key in _NUMBERS and not is_number(value):
-        return None if isinstance(value, bool) and key.startswith("exclusive") else "a number"
-    if key == "multipleOf" and value <= 0:
-        return "more than 0"
-    if key in _COUNTS and not (is_number(value) and value >= 0 and value == int(value)):
-        return "a whole number"
-    if key in ("pattern", "format") and not isinstance(value, str):
-        return "a text"
-    if key == "type":
-        kinds = value if isinstance(value, list) else [value]
-        return None if kinds and all(kind in TYPES for kind in kinds) else f"of {', '.join(TYPES)}"
-    if key in (*_NAMED, "dependentRequired", "dependentSchemas", "dependencies"):
-        return None if isinstance(value, Mapping) else "an object"
-    if key == "enum" or key in (*_LISTS, "oneOf"):
-        return None if isinstance(value, list) and (value or key in ("prefixItems",)) else "a list of some"
-    if key == "required":
-        texts = isinstance(value, list) and all(isinstance(name, str) for name in value)
-        return None if texts else "a list of texts"
-    return None

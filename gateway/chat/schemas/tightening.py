@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from gateway.chat.schemas.closing import Place, asks_to_close, closed, names_of
-from gateway.chat.schemas.document import Schema
 from gateway.chat.schemas.limits import kinds_spoken_of, limited_name, number_limits, text_limits
+from gateway.chat.schemas.schema import Schema, Work
+
+_MOST: Final = 200_000
+"""Places to be looked at."""
 
 
 def tightened(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,6 +32,7 @@ class _Tightening:
 
     def __init__(self, definitions: Mapping[str, Schema]) -> None:
         self._definitions = definitions
+        self._work = Work(_MOST)
         self.tightened: dict[str, Schema] = {}
 
     def whole(self, schema: Schema, beside: Sequence[Schema] = ()) -> Schema:
@@ -105,6 +109,7 @@ class _Tightening:
         left, seen = list(schemas), set()
         while left:
             part = left.pop(0)
+            self._work.step("#")
             if isinstance(part, Mapping):
                 yield part
                 left += [*part.get("allOf", []), *(part.get("anyOf", []) if alternatives else [])]

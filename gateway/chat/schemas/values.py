@@ -1,16 +1,16 @@
-"""What values a schema can have, as far as its keywords tell."""
+"""Values of JSON, and those that a schema lists."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeGuard
 
-from gateway.chat.schemas.document import Document, Schema, equal_key
+from gateway.chat.schemas.schema import Schema
 
 TYPES: Final = ("null", "boolean", "integer", "number", "string", "array", "object")
 LARGEST: Final = 2**53 - 1
 """Beyond it, readers of JSON differ in what a number is (RFC 7493)."""
-_MOST: Final = 64
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
@@ -48,32 +48,14 @@ def distinct(values: Iterable[Any]) -> list[Any]:
     return list({equal_key(value): value for value in values}.values())
 
 
-def finite(schema: Schema, document: Document, place: str) -> list[Any] | None:
-    """All values that it may have, or more; None when these are not few. Raises SchemaError."""
-    for part in document.conjuncts(schema, place):
-        values = _own(part, document, place)
-        if values is not None:
-            return distinct(values)
-    return None
+def equal_key(value: Any) -> str:
+    """The same for values that JSON holds equal: 1 and 1.0, not 1 and true."""
+    return json.dumps(_whole_numbers(value), sort_keys=True)
 
 
-def _own(part: Schema, document: Document, place: str) -> list[Any] | None:
-    if isinstance(part, bool):
-        return None if part else []
-    if (values := listed(part)) is not None:
-        return values
-    for key in ("anyOf", "oneOf"):
-        if key in part:
-            each = [finite(item, document, place) for item in part[key]]
-            return None if None in each else [value for values in each for value in values or []]
-    kinds = part.get("type", TYPES)
-    each = [_of_type(kind, part) for kind in (kinds if isinstance(kinds, list | tuple) else [kinds])]
-    return None if None in each else [value for values in each for value in values or []]
-
-
-def _of_type(kind: str, part: Mapping[str, Any]) -> list[Any] | None:
-    if kind == "integer" and all(type_of(part.get(key)) == "integer" for key in ("minimum", "maximum")):
-        low, high = int(part["minimum"]), int(part["maximum"])
-        return list(range(low, high + 1)) if high - low < _MOST else None
-    few: dict[str, list[Any]] = {"null": [None], "boolean": [False, True]}
-    return few.get(kind)
+def _whole_numbers(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {name: _whole_numbers(item) for name, item in value.items()}
+    return [_whole_numbers(item) for item in value] if isinstance(value, list) else value
