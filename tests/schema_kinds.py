@@ -187,6 +187,9 @@ KINDS: dict[str, Schema] = {
         c={"type": "number", "multipleOf": 0.5},
         d=number(-1, 1, multipleOf=0.25),
         e={"type": "integer", "multipleOf": 12, "minimum": -50, "maximum": 50},
+        f={"type": "number", "multipleOf": 12.3},
+        g={"type": "integer", "multipleOf": 1440, "minimum": 0},
+        h=number(0, 1, multipleOf=0.07),
     ),
     "limits without a type": an_object(
         a={"minimum": 0, "maximum": 10}, b={"maxLength": 3}, c={"maxItems": 0}

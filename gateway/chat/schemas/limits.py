@@ -29,6 +29,8 @@ _KINDS: Final[Mapping[str, str]] = {
 _LOWS: Final = ("minimum", "exclusiveMinimum")
 _HIGHS: Final = ("maximum", "exclusiveMaximum")
 _DECIMALS: Final = 1e-9
+_LARGEST_FRACTION: Final = 10**9
+"""Of numbers that must be multiples of some: beyond it, readers would round them."""
 _NARROW: Final = 1e-6
 """A range that so few decimals may leave nothing of."""
 
@@ -57,11 +59,13 @@ def number_limits(
         return {}
     low = max((place[key] for place in always for key in _LOWS if key in place), default=-inf)
     high = min((place[key] for place in always for key in _HIGHS if key in place), default=inf)
+    fractions = any(place.get("multipleOf", 1) % 1 for place in places)
+    largest = _LARGEST_FRACTION if fractions else LARGEST
     limits: dict[str, float] = {}
-    if low < -LARGEST:
-        limits["minimum"] = -LARGEST
-    if high > LARGEST:
-        limits["maximum"] = LARGEST
+    if low < -largest < high:
+        limits["minimum"] = -largest
+    if high > largest > low:
+        limits["maximum"] = largest
     if "multipleOf" not in said and "number" in kinds and high - low > _NARROW:
         limits["multipleOf"] = _DECIMALS
     return limits

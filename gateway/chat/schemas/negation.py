@@ -84,7 +84,7 @@ def _others(values: Sequence[Any], place: str) -> Schema:
     found: list[dict[str, Any]] = [{"type": [kind for kind in _KINDS if kind not in kinds]}]
     if "string" in kinds:
         texts = {value for value in values if isinstance(value, str)}
-        found.append({"type": "string", "pattern": f"^{_other_texts(texts)}$"})
+        found.append({"type": "string", "pattern": f"^{other_texts(texts)}$"})
     if "boolean" in kinds:
         found += [{"const": value} for value in (False, True) if not any(value is given for given in values)]
     if "number" in kinds:
@@ -99,14 +99,14 @@ def _gaps(numbers: Sequence[float]) -> Iterator[dict[str, Any]]:
         yield {"type": "number", **{key: limit for key, limit in limits.items() if limit is not None}}
 
 
-def _other_texts(texts: set[str]) -> str:
+def other_texts(texts: set[str]) -> str:
     """A regular expression of all texts but these."""
     tails: dict[str, set[str]] = {}
     for text in texts:
         if text:
             tails.setdefault(text[0], set()).add(text[1:])
     others = f"[^{''.join(map(_in_class, sorted(tails)))}]{ANY}*" if tails else f"{ANY}+"
-    found = [others, *(re.escape(first) + _other_texts(rest) for first, rest in sorted(tails.items()))]
+    found = [others, *(re.escape(first) + other_texts(rest) for first, rest in sorted(tails.items()))]
     return f"(?:{'|'.join(found)}){'' if '' in texts else '?'}"
 
 

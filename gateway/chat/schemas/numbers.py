@@ -8,26 +8,39 @@ from typing import Any, Final
 
 from gateway.chat.schemas.document import Document
 from gateway.chat.schemas.schema import Schema
-from gateway.chat.schemas.values import TYPES, is_number
+from gateway.chat.schemas.values import LARGEST, TYPES, is_number
 
 COARSE: Final = 1000
 """Beyond so many, a grammar of multiples may be too large."""
-_MOST: Final = 1000
+_LARGEST: Final = Decimal(LARGEST)
+_MOST: Final = 500
 
 
 def multiples(step: float, schema: Mapping[str, Any], document: Document, place: str) -> Iterator[Schema]:
     """Of ``multipleOf``."""
     exact = Decimal(repr(step))
-    low, high = schema.get("minimum"), schema.get("maximum")
-    if not _is_simple(step, exact) and is_number(low) and is_number(high):
-        first = int((Decimal(repr(low)) / exact).to_integral_value(ROUND_CEILING))
-        last = int((Decimal(repr(high)) / exact).to_integral_value(ROUND_FLOOR))
-        if 0 <= last - first < _MOST:
-            values = [_number(index * exact) for index in range(first, last + 1)]
-            others = [kind for kind in TYPES if kind not in ("integer", "number")]
-            yield {"anyOf": [{"type": others}, {"enum": values}]}
-            return
-    yield {"multipleOf": step}
+    found = None if _is_simple(step, exact) else _range(exact, schema)
+    if found is None:
+        yield {"multipleOf": step}
+    else:
+        others = [kind for kind in TYPES if kind not in ("integer", "number")]
+        yield {"anyOf": [{"type": others}, {"enum": [_number(index * exact) for index in found]}]}
+
+
+def _range(step: Decimal, schema: Mapping[str, Any]) -> range | None:
+    """How many times: all within the limits, if they are few, or those about 0 and next to the only limit."""
+    low, high = _limit(schema, "minimum", "exclusiveMinimum"), _limit(schema, "maximum", "exclusiveMaximum")
+    least = max(-_LARGEST, low if low is not None else (high or 0) - _MOST * step)
+    most = min(_LARGEST, high if high is not None else least + 2 * _MOST * step)
+    first, last = (
+        (least / step).to_integral_value(ROUND_CEILING),
+        (most / step).to_integral_value(ROUND_FLOOR),
+    )
+    return range(int(first), int(last) + 1) if 0 <= last - first <= 2 * _MOST else None
+
+
+def _limit(schema: Mapping[str, Any], *keys: str) -> Decimal | None:
+    return next((Decimal(repr(schema[key])) for key in keys if is_number(schema.get(key))), None)
 
 
 def _is_simple(step: float, exact: Decimal) -> bool:

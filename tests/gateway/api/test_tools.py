@@ -214,6 +214,9 @@ async def test_a_call_or_an_answer_in_the_form(gateway: Gateway) -> None:
     assert grammar(gateway).value.startswith("start: (calls)")
 
 
+UNIQUE = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("fields", "param"),
@@ -233,6 +236,10 @@ async def test_a_call_or_an_answer_in_the_form(gateway: Gateway) -> None:
         (
             {"tools": [{"function": {"name": "f", "parameters": {"type": "string"}}}]},
             "tools[0].function.parameters",
+        ),
+        (
+            {"tools": [{"function": {"name": "f", "parameters": UNIQUE}}], "tool_choice": "required"},
+            "tools",
         ),
         ({"tools": None, "tool_choice": "required"}, "tool_choice"),
         ({"tools": None, "tool_choice": named("sleep")}, "tool_choice"),
@@ -295,3 +302,10 @@ async def test_a_schema_however_deep_is_no_error_of_the_server(gateway: Gateway,
         body = f'{{"model": "alpha", "messages": [{{"role": "user", "content": "hello"}}], {fields}}}'
         reply = await gateway.post("/v1/chat/completions", body=body.encode())
         assert reply.status in (200, 400), reply.body
+
+
+async def test_a_schema_that_cannot_be_enforced_is_told_with_its_function(gateway: Gateway) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": UNIQUE}}]
+    reply = await gateway.chat(tools=tools, tool_choice="required")
+    assert reply.error["message"].startswith("the parameters of 'f': uniqueItems")
+    assert reply.error["message"].endswith("at #/properties/a/uniqueItems")

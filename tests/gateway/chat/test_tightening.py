@@ -125,6 +125,7 @@ def test_there_may_be_fewer_names_than_must_be() -> None:
         ({"type": "number", "minimum": 1e-8, "maximum": 2e-8}, (1e-8, 2e-8, None)),
         ({"type": "number", "multipleOf": 5}, (-LARGEST, LARGEST, 5)),
         ({"type": "integer", "multipleOf": 7919}, (None, None, 7919)),
+        ({"type": "number", "multipleOf": 0.5, "minimum": 0}, (0, 10**9, 0.5)),
         ({"type": "number", "enum": [1e300]}, (None, None, None)),
         ({"minimum": 0}, (0, LARGEST, 1e-9)),
         ({"type": "string"}, (None, None, None)),
