@@ -216,6 +216,13 @@ KINDS: dict[str, Schema] = {
             a={**WHOLE, "default": 3, "examples": [1], "deprecated": True, "$comment": "c", "format": "int32"}
         ),
     },
+    "anything": some(True, 0, 2),
+    "anything more": {
+        "type": "object",
+        "properties": {"a": FLAG},
+        "additionalProperties": True,
+        "maxProperties": 2,
+    },
     "record": {"type": "object", "additionalProperties": WHOLE, "maxProperties": 3},
     "record of at least two": {
         "type": "object",

@@ -28,7 +28,7 @@ _KINDS: Final[Mapping[str, str]] = {
 """What kind of value keywords speak of."""
 _LOWS: Final = ("minimum", "exclusiveMinimum")
 _HIGHS: Final = ("maximum", "exclusiveMaximum")
-_DECIMALS: Final = 1e-9
+DECIMALS: Final = 1e-9
 _LARGEST_FRACTION: Final = 10**9
 """Of numbers that must be multiples of some: beyond it, readers would round them."""
 _NARROW: Final = 1e-6
@@ -67,7 +67,7 @@ def number_limits(
     if high > largest > low:
         limits["maximum"] = largest
     if "multipleOf" not in said and "number" in kinds and high - low > _NARROW:
-        limits["multipleOf"] = _DECIMALS
+        limits["multipleOf"] = DECIMALS
     return limits
 
 

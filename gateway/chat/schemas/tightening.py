@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from gateway.chat.schemas import anything
 from gateway.chat.schemas.closing import Place, asks_to_close, closed, names_of
 from gateway.chat.schemas.limits import kinds_spoken_of, limited_name, number_limits, text_limits
 from gateway.chat.schemas.schema import Schema, Work
@@ -52,6 +53,10 @@ class _Tightening:
         always = list(self._places((schema, *beside), alternatives=False))
         found = self._part(schema, self._shared(places))
         found |= {**number_limits(places, always), **text_limits(always)}
+        if len(places) == 1:
+            return anything.limited(
+                closed(found, places, wanted=asks_to_close(places, always)), self.tightened
+            )
         if asks_to_close(places, always):
             return closed(found, places, wanted=True)
         differ = {*names_of(places)} != {*names_of(always)}

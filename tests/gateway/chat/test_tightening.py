@@ -14,10 +14,10 @@ TAKES_ALL: dict[str, Any] = {"type": "object"}
 
 
 def of_some_length(schema: dict[str, Any], *names: str) -> dict[str, Any]:
-    """With others than these names, which have a limit."""
+    """With others than these names, which have a limit, and any values."""
     named = dict.fromkeys(names, True)
     others = {"properties": named, "patternProperties": {NAME: True}, "additionalProperties": False}
-    return {**schema, "allOf": [others]}
+    return {**schema, "additionalProperties": {"$ref": "#/$defs/any"}, "allOf": [others]}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,33 @@ def of_some_length(schema: dict[str, Any], *names: str) -> dict[str, Any]:
     ],
 )
 def test_objects_that_name_properties_get_no_others(schema: Any, expected: Any) -> None:
-    assert tightened(schema) == expected
+    found = tightened(schema)
+    any_value = found.get("$defs", {}).pop("any", None)
+    assert {key: value for key, value in found.items() if value or key != "$defs"} == expected
+    assert (any_value is not None) == ("#/$defs/any" in str(expected))
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({}, {"$ref": "#/$defs/any"}),
+        ({"type": "array"}, {"type": "array", "items": {"$ref": "#/$defs/any"}}),
+        ({"type": "array", "items": True}, {"type": "array", "items": {"$ref": "#/$defs/any"}}),
+        (
+            {"type": "object", "properties": {"a": {}}, "required": ["b"]},
+            {
+                "type": "object",
+                "properties": {"a": {"$ref": "#/$defs/any"}, "b": {"$ref": "#/$defs/any"}},
+                "required": ["b"],
+                "additionalProperties": False,
+            },
+        ),
+    ],
+)
+def test_values_of_which_nothing_is_said_have_limits_too(schema: Any, expected: Any) -> None:
+    found = tightened(schema)
+    assert LARGEST in found.pop("$defs")["any"]["anyOf"][1].values()
+    assert found == expected
 
 
 BOTH = {"properties": {"a": True, "b": True}, "additionalProperties": False}
@@ -111,7 +137,8 @@ def test_what_is_said_in_several_places_is_closed_around_all(schema: Any, expect
 
 
 def test_there_may_be_fewer_names_than_must_be() -> None:
-    assert "additionalProperties" not in tightened({**NAMES_A, "minProperties": 2})
+    assert tightened(NAMES_A)["additionalProperties"] is False
+    assert False is not tightened({**NAMES_A, "minProperties": 2})["additionalProperties"]
 
 
 @pytest.mark.parametrize(
