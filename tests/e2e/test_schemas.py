@@ -44,9 +44,10 @@ async def ask(server: Server, name: str, seeds: range) -> list[Any]:
 
 async def check(server: Server, names: list[str], seeds: range) -> None:
     ended, asked = 0, 0
-    for name in names:
+    answers = await asyncio.gather(*(ask(server, name, seeds) for name in names))
+    for name, choices in zip(names, answers, strict=True):
         validator = jsonschema_rs.validator_for(KINDS[name], validate_formats=True)
-        for choice in await ask(server, name, seeds):
+        for choice in choices:
             asked += 1
             if choice.finish_reason == "stop":
                 ended += 1

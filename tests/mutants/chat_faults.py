@@ -131,7 +131,7 @@ def alternatives_are_held_to_exclude_each_other(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Overlap, "disjoint", lambda *arguments: True)
 
 
-@caught_by("chat/test_schemas.py::test_walks_end_and_are_valid")
+@caught_by("chat/test_patterns.py::test_spaces_and_ends_of_lines_are_those_of_all_readers")
 def spaces_are_all_that_unicode_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patterns, "_portable", lambda pattern: pattern)
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.chat.schemas.lookahead import conjuncts
 from gateway.chat.schemas.negation import other_texts
-from gateway.chat.schemas.patterns import ANY
+from gateway.chat.schemas.patterns import ANY, readable
 
 TEXTS = ["".join(chars) for size in range(6) for chars in product("a1.-", repeat=size)]
 
@@ -38,3 +38,15 @@ def test_all_texts_but_some(texts: set[str]) -> None:
     others = re.compile(other_texts(texts).replace(ANY, r"[\s\S]"))
     for text in TEXTS:
         assert bool(others.fullmatch(text)) == (text not in texts), text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        (r"\s\S.", r"[ \t\n\r\f\v][^\s\x{FEFF}][^\n\r\x{2028}\x{2029}]"),
+        (r"[\s.][^\s.]", r"[ \t\n\r\f\v.][^\s\x{FEFF}.]"),
+        (r"\\s\.[]]\[.", r"\\s\.[]]\[[^\n\r\x{2028}\x{2029}]"),
+    ],
+)
+def test_spaces_and_ends_of_lines_are_those_of_all_readers(pattern: str, expected: str) -> None:
+    assert readable(pattern, "#") == [expected]

@@ -30,15 +30,15 @@ def ended(schema: dict[str, Any], seeds: range, *, wide: bool) -> list[Any]:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_walks_end_and_are_valid(name: str) -> None:
-    found = [*ended(KINDS[name], range(6), wide=False), *ended(KINDS[name], range(3), wide=True)]
-    assert len(found) >= 8
+    found = [*ended(KINDS[name], range(4), wide=False), *ended(KINDS[name], range(2), wide=True)]
+    assert len(found) >= 5
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_formats_are_what_validators_take_for_them(name: str) -> None:
     schema = {"type": "string", "format": name}
-    assert len(ended(schema, range(40), wide=False)) == 40
-    assert len(ended(schema, range(10), wide=True)) == 10
+    assert len(ended(schema, range(25), wide=False)) == 25
+    assert len(ended(schema, range(5), wide=True)) == 5
 
 
 @pytest.mark.soak
