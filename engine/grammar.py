@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from engine.grammar_errors import reason
 from engine.types import Constraint, EngineError, Grammar, RequestError
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ _ITEMS = 10_000
 """Alternatives of a step, five times llguidance's limit: a schema of 500 optional properties has 2,000."""
 _LONGEST = 256 * 1024
 """Characters of a constraint; llguidance's own limits bound what these may mean."""
-_WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"
-"""Between the parts of a JSON text: as long as any indentation, but not for ever, as weak models would."""
+_WHITESPACE = r"\x20|\x0A[\x20\x09]{0,32}"
+"""Between the parts of a JSON text: a space or an indented line, and not for ever, as weak models would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,9 @@ class Matcher:
         """The token that came. Raises EngineError when the grammar has grown beyond its limits."""
         self.state.consume_token(token_id)
         if self.state.is_error():
-            raise EngineError(f"the constraint cannot be followed: {_line(self.state.get_error())}")
+            raise EngineError(
+                f"the constraint cannot be followed: {reason(self.state.get_error(), lines=False)}"
+            )
 
 
 class GrammarCompiler:
@@ -83,13 +86,16 @@ class GrammarCompiler:
         try:
             text = _grammar_text(constraint)
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"the constraint is malformed: {_line(str(error))}") from None
+            raise RequestError(f"the constraint is malformed: {reason(str(error), lines=False)}") from None
         with self._preparing:
             tokenizer = self._tokenizer
         limits = LLParserLimits(max_items_in_row=_ITEMS, verbose_errors=False)
         start = LLMatcher(tokenizer, text, log_level=0, limits=limits)
-        if reason := start.get_error() or _error_in(start.deep_copy()):
-            raise RequestError(f"the constraint cannot be enforced: {_line(reason)}")
+        if fault := start.get_error() or _error_in(start.deep_copy()):
+            lines = (
+                text == constraint.value and "%json" not in text
+            )  # or they are of what is not the client's
+            raise RequestError(f"the constraint cannot be enforced: {reason(fault, lines=lines)}")
         return CompiledGrammar(constraint, start, -(-self._vocab_size // 32))
 
     @cached_property
@@ -101,7 +107,9 @@ class GrammarCompiler:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic in the library is not an Exception
-            raise RequestError(f"this model's tokenizer allows no constraints: {_line(str(error))}") from None
+            raise RequestError(
+                f"this model's tokenizer allows no constraints: {reason(str(error), lines=False)}"
+            ) from None
 
 
 def _grammar_text(constraint: Constraint) -> str:
@@ -166,8 +174,3 @@ def _executor() -> LLExecutor:
     from llguidance import LLExecutor
 
     return LLExecutor()
-
-
-def _line(text: str) -> str:
-    """An error's text in one line."""
-    return " ".join(text.split())[:300]

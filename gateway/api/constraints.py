@@ -12,7 +12,8 @@ import msgspec
 from engine import Constraint, ConstraintKind, Engine, Grammar, RequestError
 from gateway.api.schema.constraints import JsonSchema
 from gateway.api.schema.generation import GenerationRequest
-from gateway.chat.json_schema import schema_text
+from gateway.chat.schemas.schema import SchemaError
+from gateway.chat.schemas.text import schema_text
 from gateway.errors import InvalidRequest
 
 Asked = tuple[str, Constraint]
@@ -47,6 +48,8 @@ def asked_constraint(request: GenerationRequest) -> Asked | None:
     param, make = asking
     try:
         return param, make()
+    except SchemaError as error:
+        raise InvalidRequest(f"{param}: {error}", param=param) from None
     except RecursionError:
         raise InvalidRequest(f"{param}: the schema is nested too deeply", param=param) from None
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from gateway.chat.forced_parameters import parameter_rules
 from gateway.chat.formats.tool_format import Layout, Schemas
 from gateway.chat.lark import ANYTHING, Lark, json_of
+from gateway.chat.schemas.schema import SchemaError
 from gateway.chat.thinking import Thinking
+from gateway.errors import InvalidRequest
 
 _MOST_CALLS: Final = 16
 """Of an answer: a weak model would go on for ever."""
@@ -38,16 +40,25 @@ class LarkWriter(Lark):
             f"call: {' | '.join(names)}",
         ]
         for rule, (function, schema) in zip(names, functions.items(), strict=True):
-            opening = self.text(layout.opening.replace("$NAME", function))
-            arguments = f"{rule}_with"
-            written = layout.parameters and parameter_rules(self, arguments, layout.parameters, schema)
-            lines.append(f"{rule}: {opening} {arguments} {self.text(layout.closing)}")
-            lines += written or [f"{arguments}: {json_of({'type': 'object', **schema})}"]
+            lines += self._call(rule, layout, function, schema)
         return "\n".join(dict.fromkeys(lines)) + "\n"
 
     def text_and_calls(self, *, several: bool) -> str:
         """The rule ``text_and_calls``: any text, and ``calls`` in it, which a token of their own begins."""
         return f"text_and_calls: TEXT (calls TEXT){'*' if several else '?'}\nTEXT: {ANYTHING}\n"
+
+    def _call(self, rule: str, layout: Layout, function: str, schema: Mapping[str, Any]) -> list[str]:
+        """``rule`` and those it needs."""
+        opening, arguments = self.text(layout.opening.replace("$NAME", function)), f"{rule}_with"
+        try:
+            written = layout.parameters and parameter_rules(self, arguments, layout.parameters, schema)
+            written = written or [f"{arguments}: {json_of({'type': 'object', **schema})}"]
+        except SchemaError as error:
+            raise InvalidRequest(f"the parameters of {function!r}: {error}", param="tools") from None
+        except RecursionError:
+            reason = f"the parameters of {function!r} are nested too deeply"
+            raise InvalidRequest(reason, param="tools") from None
+        return [f"{rule}: {opening} {arguments} {self.text(layout.closing)}", *written]
 
     def _reasoning(self, thinking: Thinking, opened: bool) -> str:
         opening = "" if opened else self.text(thinking.opening)

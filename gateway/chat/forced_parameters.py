@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.chat.formats.tool_format import Parameters
-from gateway.chat.json_schema import value_kinds
 from gateway.chat.lark import Lark, json_of
+from gateway.chat.schemas.kinds import value_kinds
 
 _ABOUT: Final = frozenset(
     {"$schema", "$defs", "definitions", "title", "description", "default", "examples", "deprecated"}

@@ -7,12 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.chat.json_schema import schema_text
-from gateway.errors import InvalidRequest
+from gateway.chat.schemas.text import schema_text
 
 ANYTHING: Final = "/(?s:.*)/"
-_SPACES: Final = r"[\x20\x0A]{0,8}"
-"""Between the parts of a call's JSON."""
+_SPACES: Final = r"\x20?"
+"""Between the parts of a call's JSON, as models write it; weak ones would fill any more room."""
 
 
 class Lark:
@@ -53,10 +52,7 @@ class Lark:
 
 
 def json_of(schema: Mapping[str, Any]) -> str:
-    """JSON that is valid by it. Raises InvalidRequest."""
+    """JSON that is valid by it. Raises SchemaError and RecursionError."""
     flat = schema.get("type") in ("integer", "number", "boolean", "null")
     spaces = {} if flat else {"x-guidance": {"whitespace_pattern": _SPACES}}
-    try:
-        return f"%json {schema_text(schema, **spaces)}"
-    except RecursionError:
-        raise InvalidRequest("the schema of a function is nested too deeply", param="tools") from None
+    return f"%json {schema_text(schema, **spaces)}"

@@ -254,12 +254,24 @@ BAD: list[tuple[ConstraintKind, str | tuple[str, ...], str]] = [
     ("json_schema", '{"type": "string", "format": "haiku"}', "haiku"),
     ("json_schema", '{"type": "integer", "minimum": 5, "maximum": 3}', "minimum"),
     ("json_schema", '{"a":' * 3000 + "1" + "}" * 3000, "malformed"),
-    ("regex", "(", "regex"),
+    (
+        "json_schema",
+        '{"type": "object", "properties": {"a": false}, "required": ["a"]}',
+        "'a' can have no value",
+    ),
+    ("json_schema", '{"type": "string", "pattern": "^a$", "maxLength": 0}', "no value"),
+    ("json_schema", '{"patternProperties": {"^a": {}, "b$": {}}}', "several of its patternProperties"),
+    ("json_schema", '{"type": "string", "pattern": "("}', "'(': unclosed group"),
+    ("json_schema", '{"type": "string", "pattern": "a^b"}', "^ within"),
+    ("regex", "(", "'(': unclosed group"),
+    ("regex", r"\bfoo", "words"),
     ("regex", "(?=a)b", "look"),
     ("regex", "a{1000000}", "enforced"),
     ("regex", "x" * 300_000, "longer"),
     ("grammar", "", "malformed"),
-    ("grammar", "start: nobody", "nobody"),
+    ("grammar", "start: nobody", "line 1: unknown name"),
+    ("grammar", 'start: a\na: "x" | nobody', "line 2: unknown name"),
+    ("grammar", 'root ::= "a" b', "'b' not found"),
     ("grammar", "start: start", "enforced"),
     ("choice", (), "choose"),
 ]
@@ -274,6 +286,7 @@ def test_what_cannot_be_enforced_is_refused_with_a_reason(
     message = str(caught.value)
     assert word in message
     assert "\n" not in message and len(message) < 400
+    assert not any(inside in message for inside in ("start:", " | ", "Lark", "verbose", "SearchRegex", "(8)"))
 
 
 def test_a_tokenizer_without_bytes_is_refused() -> None:

@@ -16,7 +16,6 @@ from gateway.api.tools import OfferedTools
 from gateway.chat import (
     forced,
     forced_parameters,
-    json_schema,
     past_calls,
     splitter,
     template,
@@ -25,6 +24,10 @@ from gateway.chat import (
 from gateway.chat.forced import LarkWriter
 from gateway.chat.formats import deepseek, json_calls
 from gateway.chat.reader import Reader, _ValueScan
+from gateway.chat.schemas import closing, formats, patterns, plain, tightening
+from gateway.chat.schemas.closing import closed
+from gateway.chat.schemas.overlap import Overlap
+from gateway.chat.schemas.tightening import _Tightening
 from gateway.chat.splitter import Splitter
 from gateway.chat.thinking import Thinking
 from gateway.fleet.lease import Lease
@@ -174,14 +177,40 @@ def reasoning_is_forbidden_where_the_prompt_has_begun_it(monkeypatch: pytest.Mon
     monkeypatch.setattr(LarkWriter, "frame", frame)
 
 
-@caught_by("chat/test_json_schema.py::test_what_is_said_in_several_places_stays_as_it_is")
-def every_object_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_schema, "_combines", lambda schema: False)
+@caught_by("chat/test_schemas.py::test_walks_end_and_are_valid")
+def every_object_is_closed_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Tightening, "_part", lambda self, schema, shared: closed(dict(schema), [schema]))
 
 
-@caught_by("chat/test_json_schema.py::test_numbers_are_those_that_every_reader_holds")
+@caught_by("chat/test_tightening.py::test_numbers_are_those_that_every_reader_holds")
 def numbers_have_no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_schema, "_number_limits", lambda schema: {})
+    monkeypatch.setattr(tightening, "number_limits", lambda places, always: {})
+
+
+@caught_by("chat/test_schemas.py::test_walks_end_and_are_valid")
+def alternatives_are_held_to_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Overlap, "disjoint", lambda *arguments: True)
+
+
+@caught_by("chat/test_patterns.py::test_spaces_and_ends_of_lines_are_those_of_all_readers")
+def spaces_are_all_that_unicode_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "_portable", lambda pattern: pattern)
+
+
+@caught_by("chat/test_schemas.py::test_formats_are_what_validators_take_for_them")
+def formats_are_left_to_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "_KEPT", plain._KEPT | {"format"})
+    monkeypatch.setattr(formats, "as_pattern", lambda name: [])
+
+
+@caught_by("chat/test_schemas.py::test_walks_end_and_are_valid")
+def what_is_unknown_to_grammars_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "_REWRITES", {})
+
+
+@caught_by("chat/test_schemas.py::test_walks_end_and_are_valid")
+def names_are_as_long_as_models_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "NAME", "")
 
 
 @caught_by("api/test_reasoning.py::test_whether_it_is_told_to")

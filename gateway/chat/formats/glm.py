@@ -11,9 +11,9 @@ from gateway.chat.formats.hermes import CLOSE, OPEN
 from gateway.chat.formats.json_calls import give_back, read_arguments
 from gateway.chat.formats.plain_values import read_value
 from gateway.chat.formats.tool_format import Layout, Parameters, Schemas, ToolFormat
-from gateway.chat.json_schema import value_kinds
 from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content
 from gateway.chat.reader import Reader, Reading
+from gateway.chat.schemas.kinds import value_kinds
 
 _NAME: Final = re.compile(r"[\w.:/-]{0,128}")
 _KEY: Final = "<arg_key>"

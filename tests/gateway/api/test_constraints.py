@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine import Constraint
-from gateway.chat.json_schema import tightened
+from gateway.chat.schemas.text import schema_text
 from tests.fake_engine import FakeGrammar
 from tests.gateway.api.caller import Reply, chat_body
 from tests.gateway.api.conftest import Gateway
@@ -65,7 +65,7 @@ async def test_each_way_to_ask(
         if constraint.kind == "json_schema":
             assert isinstance(found.value, str)
             assert list(json.loads(found.value)["properties"]) == ["b", "a"], "the order is the answer's"
-            assert json.loads(found.value) == tightened(SCHEMA)
+            assert found.value == schema_text(SCHEMA)
         else:
             assert found.value == constraint.value
 
@@ -84,6 +84,9 @@ async def test_each_way_to_ask(
             "response_format.json_schema.schema",
         ),
         ({"response_format": json_schema("x")}, "response_format.json_schema.schema"),
+        ({"response_format": json_schema({"not": {"pattern": "a"}})}, "response_format"),
+        ({"guided_json": {"uniqueItems": True}}, "guided_json"),
+        ({"structured_outputs": {"json": {"type": "king"}}}, "structured_outputs.json"),
         ({"guided_json": "{"}, "guided_json"),
         ({"guided_json": 3}, "guided_json"),
         ({"guided_regex": "("}, "guided_regex"),
@@ -105,3 +108,12 @@ async def test_what_cannot_be_is_named_and_wakes_nothing(
     assert reply.status == 400
     assert reply.error["param"] == param
     assert gateway.is_cold()
+
+
+async def test_what_a_schema_cannot_have_is_told_by_its_place(gateway: Gateway) -> None:
+    schema = {"properties": {"a": {"items": {"$ref": "#/$defs/b"}}}, "$defs": {"b": {"uniqueItems": True}}}
+    reply = await ask(gateway, "chat", response_format=json_schema(schema))
+    assert reply.error["message"] == (
+        "response_format: uniqueItems cannot be enforced unless the items are of few values, "
+        "at #/$defs/b/uniqueItems"
+    )
