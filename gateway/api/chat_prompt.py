@@ -15,7 +15,7 @@ from gateway.api.constraints import Asked, asked_constraint
 from gateway.api.dialect import Dialect, dialect_of
 from gateway.api.prompts import encode_now, most_tokens
 from gateway.api.schema.chat import ChatCompletionRequest
-from gateway.api.tools import OfferedTools, offered_tools
+from gateway.api.tools import MOST_CALLS, OfferedTools, offered_tools
 from gateway.chat.continuing import continued_text
 from gateway.chat.forced import LarkWriter
 from gateway.chat.splitter import AnswerStyle
@@ -168,7 +168,7 @@ def _form(
     body = [*(["calls"] if tools.tools else []), *(["@body"] if asked and not tools.required else [])]
     frame = writer.frame(body=body, thinking=thinking, opened=opened, content=dialect.tools.content)
     if tools.tools:
-        frame += writer.calls(dialect.tools.layout, tools.schemas, several=tools.parallel)
+        frame += writer.calls(dialect.tools.layout, tools.schemas, most=tools.most_calls)
     if asked is None or tools.required:
         return "tools", Constraint(kind="grammar", value=frame)
     if thinking is None and not tools.tools:
@@ -185,5 +185,5 @@ def _strict_form(tools: OfferedTools, dialect: Dialect, writer: LarkWriter, open
     schemas = tools.schemas if layout.parameters else tools.strict_schemas
     frame = writer.frame(body=["text_and_calls"], thinking=dialect.thinking, opened=opened)
     frame += writer.text_and_calls(several=tools.parallel)
-    frame += writer.calls(layout, schemas, several=tools.parallel)
+    frame += writer.calls(layout, schemas, most=MOST_CALLS if tools.parallel else 1)
     return "tools", Constraint(kind="grammar", value=frame)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from gateway.api.schema.chat import ChatCompletionRequest
 from gateway.api.schema.tools import ChosenTools, FunctionDefinition, Tool
@@ -13,6 +13,12 @@ _NOTHING: dict[str, Any] = {"type": "object", "properties": {}}
 _ANY: dict[str, Any] = {"type": "object"}
 
 
+MOST_CALLS: Final = 16
+"""A weak model that must call would go on for ever."""
+_CALL_TOKENS: Final = 64
+"""Of a short call: there are no more of them than an answer has room for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferedTools:
     tools: tuple[Tool, ...] = ()
@@ -20,6 +26,15 @@ class OfferedTools:
     required: bool = False
     parallel: bool = True
     """More than one call in an answer."""
+    room: int | None = None
+    """Tokens that the answer may have at most, as far as the request says."""
+
+    @property
+    def most_calls(self) -> int:
+        """Of an answer that must be calls."""
+        if not self.parallel:
+            return 1
+        return MOST_CALLS if self.room is None else max(1, min(self.room // _CALL_TOKENS, MOST_CALLS))
 
     @property
     def schemas(self) -> dict[str, dict[str, Any]]:
@@ -57,14 +72,16 @@ def offered_tools(request: ChatCompletionRequest) -> OfferedTools:
             param = f"tools[{at}].function.parameters"
             raise InvalidRequest("the schema of a function's parameters is that of an object", param=param)
     parallel = request.parallel_tool_calls is not False
+    room = request.max_completion_tokens or request.max_tokens
     if not isinstance(choice, ChosenTools):
-        return OfferedTools(tools=tuple(tools), required=choice == "required", parallel=parallel)
+        required = choice == "required"
+        return OfferedTools(tools=tuple(tools), required=required, parallel=parallel, room=room)
     chosen, required, several = _chosen(choice)
     if unknown := chosen.difference(names):
         message = f"tool_choice names {', '.join(sorted(unknown))!r}, which is not among the tools"
         raise InvalidRequest(message, param="tool_choice")
     kept = tuple(tool for tool in tools if tool.function.name in chosen)
-    return OfferedTools(tools=kept, required=required, parallel=parallel and several)
+    return OfferedTools(tools=kept, required=required, parallel=parallel and several, room=room)
 
 
 def _chosen(choice: ChosenTools) -> tuple[set[str], bool, bool]:

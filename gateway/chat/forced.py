@@ -12,8 +12,6 @@ from gateway.chat.schemas.schema import SchemaError
 from gateway.chat.thinking import Thinking
 from gateway.errors import InvalidRequest
 
-_MOST_CALLS: Final = 16
-"""Of an answer: a weak model would go on for ever."""
 _GAP: Final = r"/\n{0,2}/"
 
 
@@ -30,11 +28,11 @@ class LarkWriter(Lark):
         begun = "reasoning" if opened else "reasoning?"
         return f"start: {begun} {start}\n{self._reasoning(thinking, opened)}"
 
-    def calls(self, layout: Layout, functions: Schemas, *, several: bool) -> str:
-        """The rule ``calls``: one call of these functions, or ``several``."""
+    def calls(self, layout: Layout, functions: Schemas, *, most: int) -> str:
+        """The rule ``calls``: one call of these functions, or up to ``most``."""
         names = [f"call_{at}" for at in range(len(functions))]
-        between = layout.between if several else None
-        more = "" if between is None else f" ({self.text(between)} call){{0,{_MOST_CALLS - 1}}}"
+        between = layout.between if most > 1 else None
+        more = "" if between is None else f" ({self.text(between)} call){{0,{most - 1}}}"
         lines = [
             f"calls: {self.text(layout.before)} call{more} {self.text(layout.after)}",
             f"call: {' | '.join(names)}",

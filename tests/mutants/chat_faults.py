@@ -14,7 +14,6 @@ from gateway.api.answer import Answer
 from gateway.api.client import Client
 from gateway.api.tools import OfferedTools
 from gateway.chat import (
-    forced,
     forced_parameters,
     past_calls,
     splitter,
@@ -256,9 +255,9 @@ def the_configured_marks_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(dialect, "_thinking", lambda model, template, tools: template.thinking)
 
 
-@caught_by("chat/test_forced.py::test_calls")
-def only_one_call_is_ever_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forced, "_MOST_CALLS", 1)
+@caught_by("api/test_tools.py::test_calls_that_must_be_are_no_more_than_there_is_room_for")
+def calls_are_cut_off_rather_than_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OfferedTools, "most_calls", 16)
 
 
 @caught_by("chat/test_forced.py::test_calls")

@@ -355,3 +355,16 @@ async def test_a_schema_that_cannot_be_enforced_is_told_with_its_function(gatewa
     reply = await gateway.chat(tools=tools, tool_choice="required")
     assert reply.error["message"].startswith("the parameters of 'f': uniqueItems")
     assert reply.error["message"].endswith("at #/properties/a/uniqueItems")
+
+
+@pytest.mark.parametrize(
+    ("fields", "more"), [({}, 15), ({"max_tokens": 200}, 2), ({"max_completion_tokens": 20}, None)]
+)
+async def test_calls_that_must_be_are_no_more_than_there_is_room_for(
+    gateway: Gateway, fields: dict[str, Any], more: int | None
+) -> None:
+    """Else one that is cut off would be the last of most weak models' answers."""
+    gateway.alpha.max_model_len = 2000
+    await ask(gateway, "x", tools=TOOLS, tool_choice="required", **fields)
+    value = grammar(gateway).value
+    assert (" call)" not in value) if more is None else (f" call){{0,{more}}}" in value)

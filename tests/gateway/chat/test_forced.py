@@ -147,7 +147,7 @@ SPECIAL_OR_NOT = pytest.mark.parametrize("special", [False, True])
 def test_calls(parser: ToolParser, special: bool, several: bool) -> None:
     found, writer = FORMATS[parser], tools(special)[2]
     grammar = writer.frame(body=["calls"], thinking=None, opened=False, content=found.content)
-    grammar += writer.calls(found.layout, FUNCTIONS, several=several)
+    grammar += writer.calls(found.layout, FUNCTIONS, most=16 if several else 1)
     numbers = set()
     for seed in SEEDS:
         text = walk(Constraint(kind="grammar", value=grammar), special, seed)
@@ -165,7 +165,7 @@ def test_after_the_reasoning_a_call_or_the_form(parser: ToolParser, special: boo
     thinking = found.thinking or THINKING["think"]
     assert thinking
     frame = writer.frame(body=["calls", "@body"], thinking=thinking, opened=opened, content=found.content)
-    frame += writer.calls(found.layout, FUNCTIONS, several=True)
+    frame += writer.calls(found.layout, FUNCTIONS, most=16)
     constraint = Constraint(kind="json_schema", value=BODY, frame=frame)
     style = style_of(found, opened)
     kinds: set[type] = set()
@@ -201,7 +201,7 @@ def test_any_text_with_calls_that_are_valid(parser: ToolParser, opened: bool | N
     found, writer = FORMATS[parser], tools(special=True)[2]
     thinking = None if opened is None else THINKING["think"]
     grammar = writer.frame(body=["text_and_calls"], thinking=thinking, opened=bool(opened))
-    grammar += writer.text_and_calls(several=False) + writer.calls(found.layout, FUNCTIONS, several=False)
+    grammar += writer.text_and_calls(several=False) + writer.calls(found.layout, FUNCTIONS, most=1)
     style = AnswerStyle(thinking=thinking, opened=bool(opened), tools=found, schemas=FUNCTIONS)
     assert writer.begins_with_token(found.layout.start)
     numbers = []
