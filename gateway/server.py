@@ -26,6 +26,7 @@ from gateway.api.access import warn_if_open
 from gateway.app import create_app
 from gateway.config import Config, ServerConfig
 from gateway.fleet import Fleet, SchedulerTimers
+from gateway.http_protocol import HttpProtocol
 from gateway.reload import ConfigSource, Reloader
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class _Http(uvicorn.Server):
 def _http_config(app: Litestar) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         log_config=None,
         access_log=False,
