@@ -15,8 +15,8 @@ _ANY: dict[str, Any] = {"type": "object"}
 
 MOST_CALLS: Final = 16
 """A weak model that must call would go on for ever."""
-_CALL_TOKENS: Final = 64
-"""Of a short call: there are no more of them than an answer has room for."""
+_CALL_TOKENS: Final = 128
+"""Of a call: there are no more of them than an answer has room for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -358,7 +358,7 @@ async def test_a_schema_that_cannot_be_enforced_is_told_with_its_function(gatewa
 
 
 @pytest.mark.parametrize(
-    ("fields", "more"), [({}, 15), ({"max_tokens": 200}, 2), ({"max_completion_tokens": 20}, None)]
+    ("fields", "more"), [({}, 15), ({"max_tokens": 400}, 2), ({"max_completion_tokens": 20}, None)]
 )
 async def test_calls_that_must_be_are_no_more_than_there_is_room_for(
     gateway: Gateway, fields: dict[str, Any], more: int | None
