@@ -1,4 +1,8 @@
-"""Where the schema and every client disagree, and the clients have it their way. Nowhere else."""
+"""Where the schema and every client disagree, and the clients have it their way. Nowhere else.
+
+There are three such places: ``finish_reason`` is null in a streamed text completion before its end; with
+``echo`` the first entry of ``token_logprobs`` and of ``top_logprobs`` is null; an embedding may be base64.
+"""
 
 from __future__ import annotations
 
