@@ -46,7 +46,8 @@ class Exchange:
     @cached_property
     def _asked(self) -> dict[str, Any]:
         # What the server ignores need not be UTF-8.
-        return msgspec.json.decode(self._request.decode(errors="replace"), type=dict) if self._request else {}
+        text = self._request.decode("utf-8-sig", errors="replace")
+        return msgspec.json.decode(text, type=dict) if text else {}
 
     def _check_event(self, event: bytes) -> None:
         if event.startswith(b":") or event == b"data: [DONE]":

@@ -87,6 +87,46 @@ async def test_another_content_type_is_refused(gateway: Gateway) -> None:
         assert (await gateway.post(CHAT, chat_body(), headers={"content-type": fine})).status == 200
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "GZIP, identity"])
+async def test_a_body_that_is_compressed_is_told_so(gateway: Gateway, encoding: str) -> None:
+    headers = {"content-encoding": encoding}
+    reply = await gateway.call("POST", CHAT, body=b"\x1f\x8b", headers=headers).reply()
+    assert (reply.status, reply.error["param"]) == (400, "content-encoding")
+    assert "content-encoding" in reply.error["message"]
+
+
+async def test_an_encoding_that_is_none(gateway: Gateway) -> None:
+    for encoding in ("identity", "Identity"):
+        assert (await gateway.post(CHAT, chat_body(), headers={"content-encoding": encoding})).status == 200
+
+
+async def test_a_byte_order_mark_is_skipped(gateway: Gateway) -> None:
+    reply = await gateway.call("POST", CHAT, body=b"\xef\xbb\xbf" + encoded(chat_body()).encode()).reply()
+    assert reply.status == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "half"),
+    [
+        (r"\ud800", True),
+        (r"a\uDBFF b", True),
+        (r"\udc00", True),
+        (r"\ud83d\ud83d\ude00", True),
+        (r"\\\ud800", True),
+        (r"\ud83d\ude00", False),
+        (r"\\ud800", False),
+        (r"\u0041", False),
+    ],
+)
+async def test_half_a_surrogate_pair_is_told_of(gateway: Gateway, text: str, half: bool) -> None:
+    body = encoded(chat_body("@")).replace("@", text).encode()
+    reply = await gateway.call("POST", CHAT, body=body).reply()
+    assert reply.status == (400 if half else 200)
+    assert not half or (reply.error["param"] == "body" and "surrogate" in reply.error["message"])
+    broken = (await gateway.call("POST", CHAT, body=body[:-1]).reply()).error["message"]
+    assert ("surrogate" in broken) == half
+
+
 async def test_a_body_too_large() -> None:
     async with running(ServerConfig(max_body=100)) as gateway:
         announced = await gateway.post(CHAT, chat_body(), headers={"content-length": "101"})
