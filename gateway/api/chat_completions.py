@@ -64,7 +64,7 @@ def check(request: ChatCompletionRequest) -> None:
     if request.top_logprobs and not request.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
     offered_tools(request)
-    if request.functions or request.function_call:
+    if request.functions or request.function_call not in (None, "none", "auto"):
         raise InvalidRequest("functions are not supported: offer them as tools", param="functions")
 
 

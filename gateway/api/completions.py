@@ -74,7 +74,7 @@ def check(request: CompletionRequest) -> None:
     if request.max_tokens == 0 and not request.echo:
         raise InvalidRequest("max_tokens: Expected `int` >= 1, or 0 with echo", param="max_tokens")
     refuse(
-        best_of=(request.best_of or 1) > 1,
+        best_of=(request.best_of or 0) > (request.n or 1),
         suffix=bool(request.suffix),
     )
 

@@ -120,6 +120,8 @@ def _content(
     message: Mapping[str, Any], style: MessageStyle, where: str
 ) -> str | list[dict[str, str]] | None:
     content = message.get("content")
+    if content is None and message["role"] == "tool":
+        content = ""  # of a function that returns nothing
     if content is None and message["role"] != "assistant":
         raise InvalidRequest(f"a {message['role']} message needs content", param=f"{where}.content")
     if content is None or (not content and message.get("tool_calls")):

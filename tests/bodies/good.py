@@ -111,7 +111,7 @@ _COMPLETIONS: dict[str, Strategy] = {
     **_GENERATION,
     "max_tokens": _optional(0, 1, 3),
     "logprobs": _optional(0, 5),
-    "best_of": _optional(1),
+    "best_of": _optional(0, 1),
 }
 
 

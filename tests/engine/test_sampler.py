@@ -36,6 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
     "top-k beyond the vocabulary": {"top_k": 50},
     "top-p": {"top_p": 0.7},
     "top-p of all": {"top_p": 1.0},
+    "top-p of nothing": {"top_p": 0.0},
     "min-p": {"min_p": 0.3},
     "min-p of one": {"min_p": 1.0},
     "all at once": {"top_k": 6, "top_p": 0.9, "min_p": 0.15, "temperature": 1.7},

@@ -64,7 +64,7 @@ class ChatCompletionRequest(GenerationRequest, frozen=True, kw_only=True):
 
     modalities: list[Literal["text"]] | None = None
     """This and what follows is accepted and changes nothing."""
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, str] | None = None
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None

@@ -18,7 +18,8 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     max_tokens: Annotated[int, Meta(ge=0)] | None = None
     """0, with ``echo``: the prompt alone."""
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    best_of: Annotated[int, Meta(ge=1)] | None = None
+    best_of: Annotated[int, Meta(ge=0)] | None = None
+    """Not more than ``n``: they would be made to be thrown away."""
     suffix: str | None = None
 
 

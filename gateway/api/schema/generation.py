@@ -32,7 +32,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     truncate_prompt_tokens: Truncation | None = None
     min_tokens: Annotated[int, Meta(ge=0)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """0: the most likely token alone."""
     top_k: Annotated[int, Meta(ge=-1)] | None = None
     """-1 and 0 both mean all."""
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None

@@ -135,6 +135,8 @@ async def test_an_echo_of_no_tokens_needs_no_room_for_one(gateway: Gateway) -> N
         ({"prompt_logprobs": 21}, "prompt_logprobs"),
         ({"logprobs": 21}, "logprobs"),
         ({"best_of": 2}, "best_of"),
+        ({"best_of": 3, "n": 2}, "best_of"),
+        ({"best_of": -1}, "best_of"),
         ({"suffix": "x"}, "suffix"),
     ],
 )
@@ -145,6 +147,12 @@ async def test_bad_fields_are_named_and_nothing_is_woken(
     assert reply.status == 400
     assert reply.error["param"] == param
     assert gateway.is_cold()
+
+
+async def test_the_best_of_no_more_than_are_returned_are_all(gateway: Gateway) -> None:
+    for fields in ({"best_of": 0}, {"best_of": 1}, {"best_of": 1, "n": 2}, {"best_of": 2, "n": 2}):
+        reply = await complete(gateway, **fields)
+        assert len(reply.json["choices"]) == fields.get("n", 1)
 
 
 async def test_token_ids_of_a_bias_that_are_none_are_all_named(gateway: Gateway) -> None:

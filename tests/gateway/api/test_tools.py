@@ -297,7 +297,8 @@ UNIQUE = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems":
         ({"tool_choice": allowed("auto")}, "tool_choice.allowed_tools"),
         ({"tool_choice": allowed("auto", "fly")}, "tool_choice"),
         ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),
-        ({"function_call": "auto"}, "functions"),
+        ({"function_call": {"name": "sleep"}}, "functions"),
+        ({"functions": [{"name": "sleep"}]}, "functions"),
     ],
 )
 async def test_what_cannot_be_is_named_and_wakes_nothing(
