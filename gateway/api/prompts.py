@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import cast
 
 from engine import Engine, Kind, ModelInfo
 from gateway.config import ModelConfig
@@ -32,41 +33,50 @@ async def open_engine(fleet: Fleet, model: ModelConfig, kind: Kind | None = "gen
 
 
 def split_prompts(prompt: str | list[str | int | list[int]], *, param: str, most: int) -> list[Prompt]:
-    """A text, token ids, or a list of either, as a list. Raises InvalidRequest for a mixture."""
+    """A text, token ids, or a list of either, as a list. Raises InvalidRequest for a mixture, but for one
+    that begins with a token id: that may be very long, and ``token_ids`` looks at its length first."""
     if isinstance(prompt, str):
         return [prompt]
-    if all(isinstance(item, int) for item in prompt):
-        return [[item for item in prompt if isinstance(item, int)]]
-    prompts = [item for item in prompt if not isinstance(item, int)]
-    if len({type(item) for item in prompt}) > 1:
-        raise InvalidRequest(f"{param} mixes texts and token ids", param=param)
-    if len(prompts) > most:
+    if isinstance(prompt[0], int):
+        return [cast("list[int]", prompt)]
+    if len(prompt) > most:
         raise InvalidRequest(f"{param} has more than {most} entries", param=param)
-    return prompts
+    _check_kind(prompt, param)
+    return cast("list[Prompt]", prompt)
+
+
+def _check_kind(items: Sequence[object], param: str) -> None:
+    """In one pass that makes no steps in Python, for there may be millions."""
+    if len({*map(type, items)}) > 1:
+        raise InvalidRequest(f"{param} mixes texts and token ids", param=param)
 
 
 def check_vocabulary(info: ModelInfo, ids: list[int], *, param: str) -> None:
     """Raises InvalidRequest, which names the first that is not in it."""
-    stranger = next((token for token in ids if not 0 <= token < info.vocab_size), None)
-    if stranger is not None:
-        raise InvalidRequest(
-            f"{param}: token id {stranger} is out of vocabulary, which has {info.vocab_size} tokens",
-            param=param,
-        )
+    if not ids or (min(ids) >= 0 and max(ids) < info.vocab_size):
+        return
+    stranger = next(token for token in ids if not 0 <= token < info.vocab_size)
+    raise InvalidRequest(
+        f"{param}: token id {stranger} is out of vocabulary, which has {info.vocab_size} tokens",
+        param=param,
+    )
 
 
 async def token_ids(engine: Engine, prompt: Prompt, *, param: str, most: int | None) -> list[int]:
     """Of a prompt of either form, ``most`` of them. Raises InvalidRequest when it is empty or cannot fit."""
+    info = engine.info
     if isinstance(prompt, str):
         encoding = partial(encode_now, engine, prompt, param=param, add_special_tokens=True, most=most)
         ids = await asyncio.to_thread(encoding) if prompt else []
     else:
-        ids = prompt if most is None else prompt[:most] if engine.info.kind == "embed" else prompt[-most:]
-        check_vocabulary(engine.info, ids, param=param)
+        ids = prompt if most is None else prompt[:most] if info.kind == "embed" else prompt[-most:]
     if not ids:
         raise InvalidRequest(f"{param} is empty", param=param)
-    if len(ids) > engine.info.max_model_len:
-        raise too_long(engine.info, f"a prompt of {len(ids)} tokens", param)
+    if len(ids) > info.max_model_len:
+        raise too_long(info, f"a prompt of {len(ids)} tokens", param)
+    if not isinstance(prompt, str):
+        _check_kind(prompt, param)
+        check_vocabulary(info, ids, param=param)
     return ids
 
 

@@ -85,6 +85,9 @@ def keep_alive_seconds(value: float | str | None) -> float | None:
 
 def _logit_bias(request: GenerationRequest, info: ModelInfo) -> dict[int, float]:
     asked = request.logit_bias or {}
+    if len(asked) > info.vocab_size:
+        message = f"logit_bias has {len(asked)} keys, and the vocabulary {info.vocab_size} tokens"
+        raise InvalidRequest(message, param="logit_bias")
     if strangers := [key for key in asked if not _TOKEN_ID.fullmatch(key)]:
         named = ", ".join(map(repr, strangers))
         raise InvalidRequest(f"logit_bias has keys that are no token ids: {named}", param="logit_bias")

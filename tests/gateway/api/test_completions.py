@@ -126,6 +126,8 @@ async def test_an_echo_of_no_tokens_needs_no_room_for_one(gateway: Gateway) -> N
         ({"prompt": [[]]}, "prompt"),
         ({"prompt": ["a", ""]}, "prompt"),
         ({"prompt": ["a", 1]}, "prompt"),
+        ({"prompt": [1, "a"]}, "prompt"),
+        ({"prompt": [1, [1]]}, "prompt"),
         ({"prompt": [[1], "a"]}, "prompt"),
         ({"prompt": [-1]}, "prompt"),
         ({"prompt": [256]}, "prompt"),
@@ -160,8 +162,8 @@ async def test_token_ids_of_a_bias_that_are_none_are_all_named(gateway: Gateway)
     message = (await complete(gateway, logit_bias=dict.fromkeys([*odd, "7"], 1))).error["message"]
     assert all(repr(key) in message for key in odd)
     assert "'7'" not in message
-    many = await complete(gateway, logit_bias={f"one{number}": 1 for number in range(5000)})
-    assert "'one0', 'one1'" in many.error["message"]
+    many = await complete(gateway, logit_bias={f"{'one' * 50}{number}": 1 for number in range(250)})
+    assert f"{'one' * 50}1'" in many.error["message"]
     assert len(many.body) < 5000
 
 
@@ -170,6 +172,26 @@ async def test_a_token_id_out_of_vocabulary_is_named_with_its_size(gateway: Gate
         message = (await complete(gateway, **fields)).error["message"]
         assert "token id 300 is out of vocabulary" in message
         assert "256" in message
+
+
+async def test_a_bias_is_of_no_more_tokens_than_there_are(gateway: Gateway) -> None:
+    assert (await complete(gateway, logit_bias={str(number): 1 for number in range(256)})).status == 200
+    reply = await complete(gateway, logit_bias={f"x{number}": 1 for number in range(257)})
+    assert reply.error["param"] == "logit_bias"
+    assert "257" in reply.error["message"] and "256" in reply.error["message"]
+
+
+async def test_a_prompt_is_measured_before_it_is_looked_through(gateway: Gateway) -> None:
+    for prompt in ([300] * 201, [1, *["a"] * 200]):
+        reply = await complete(gateway, prompt)
+        assert (reply.error["code"], reply.error["param"]) == ("context_length_exceeded", "prompt")
+    assert "entries" in (await complete(gateway, ["a"] * 1024 + [1])).error["message"]
+
+
+async def test_a_prompt_that_is_cut_is_looked_through_whole(gateway: Gateway) -> None:
+    reply = await complete(gateway, [1, "a", *[1] * 300], truncate_prompt_tokens=5)
+    assert (reply.status, reply.error["param"]) == (400, "prompt")
+    assert "mixes" in reply.error["message"]
 
 
 async def test_a_missing_prompt_is_named(gateway: Gateway) -> None:
