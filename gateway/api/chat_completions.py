@@ -18,11 +18,14 @@ from gateway.api.constraints import compile_constraint
 from gateway.api.decode import decode_body
 from gateway.api.generating import Generating
 from gateway.api.job import Job
+from gateway.api.logprobs import ChatLogprobWriter
 from gateway.api.openapi.described import described
+from gateway.api.prompt_logprobs import check_prompt_logprobs
 from gateway.api.prompts import open_engine, room_for_answer
 from gateway.api.sampling import check_generation, keep_alive_seconds, sampling_params
 from gateway.api.schema.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from gateway.api.schema.generation import StreamOptions
+from gateway.api.spelling import Spelling
 from gateway.api.tools import offered_tools
 from gateway.chat.messages import message_text
 from gateway.config import ServerConfig
@@ -73,6 +76,7 @@ async def prepare(request: ChatCompletionRequest, fleet: Fleet) -> Job:
     keep_alive = keep_alive_seconds(request.keep_alive)
     engine = await open_engine(fleet, model)
     prompt = await asyncio.to_thread(read_chat, request, model, engine)
+    check_prompt_logprobs(request.prompt_logprobs, tokens=len(prompt.token_ids))
     logprobs = (request.top_logprobs or 0) if request.logprobs else None
     sampling = sampling_params(
         request,
@@ -84,16 +88,17 @@ async def prepare(request: ChatCompletionRequest, fleet: Fleet) -> Job:
         shown_tokens=prompt.shown_tokens,
     )
     n = request.n or 1
+    spelling = Spelling(engine, prompt.shown_tokens)
     return Job(
         model=model.name,
         engine=engine,
         requests=(GenerateRequest(prompt_ids=prompt.token_ids, sampling=sampling, n=n),),
         format=ChatFormat(
             model.name,
-            engine,
+            spelling,
             [prompt.answer() for _ in range(n)],
             prefix=_echoed(request),
-            logprobs=logprobs is not None,
+            logprobs=None if logprobs is None else ChatLogprobWriter(spelling, prompt.token_ids),
         ),
         stream=bool(request.stream),
         stream_options=request.stream_options or StreamOptions(),

@@ -8,10 +8,12 @@ from time import time
 
 from msgspec.structs import replace
 
-from engine import Delta, Engine
+from engine import Delta
 from gateway.api.answer import Answer
 from gateway.api.job import Choice
-from gateway.api.logprobs import ChatLogprobWriter, wire_prompt_logprobs
+from gateway.api.logprobs import ChatLogprobWriter
+from gateway.api.prompt_logprobs import wire_prompt_logprobs
+from gateway.api.raw import encoded
 from gateway.api.schema.chat import (
     ChatChoice,
     ChatCompletion,
@@ -20,26 +22,27 @@ from gateway.api.schema.chat import (
     ChunkChoice,
 )
 from gateway.api.schema.generation import ChunkUsage, CompletionTokensDetails, Usage
+from gateway.api.spelling import Spelling
 
 
 class ChatFormat:
     def __init__(
         self,
         model: str,
-        engine: Engine,
+        spelling: Spelling,
         answers: list[Answer],
         *,
         prefix: str = "",
-        logprobs: bool = False,
+        logprobs: ChatLogprobWriter | None = None,
     ) -> None:
         """``answers``: one a choice. ``prefix``: what their contents begin with."""
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time())
         self._model = model
-        self._engine = engine
+        self._spelling = spelling
         self._answers = answers
         self._prefix = prefix
-        self._logprobs = ChatLogprobWriter(engine) if logprobs else None
+        self._logprobs = logprobs
 
     def opening(self, usage: ChunkUsage) -> Iterator[ChatCompletionChunk]:
         first = ChoiceDelta(role="assistant", content="")
@@ -67,7 +70,7 @@ class ChatFormat:
 
     def whole(self, choices: list[Choice], usage: Usage) -> ChatCompletion:
         wired = [
-            self._whole_choice(index, answer, choice)
+            encoded(self._whole_choice(index, answer, choice))
             for index, (answer, choice) in enumerate(zip(self._answers, choices, strict=True))
         ]
         return ChatCompletion(
@@ -76,7 +79,7 @@ class ChatFormat:
             model=self._model,
             choices=wired,
             usage=self._detailed(usage),
-            prompt_logprobs=wire_prompt_logprobs(self._engine, choices[0].prompt_logprobs),
+            prompt_logprobs=wire_prompt_logprobs(self._spelling, choices[0].prompt_logprobs),
         )
 
     def _whole_choice(self, index: int, answer: Answer, choice: Choice) -> ChatChoice:

@@ -16,13 +16,14 @@ from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 from msgspec import UNSET
 
-from engine import Delta, Engine, GenerateRequest, Grammar, TokenLogprob
+from engine import Delta, Engine, GenerateRequest, Grammar
 from gateway.api.constraints import asked_constraint, compile_constraint
 from gateway.api.decode import decode_body
 from gateway.api.generating import Generating
 from gateway.api.job import Choice, Job
-from gateway.api.logprobs import TextLogprobWriter, joined, wire_prompt_logprobs
+from gateway.api.logprobs import TextLogprobWriter, echoed_logprobs
 from gateway.api.openapi.described import described
+from gateway.api.prompt_logprobs import check_prompt_logprobs, wire_prompt_logprobs
 from gateway.api.prompts import (
     Prompt,
     most_tokens,
@@ -31,10 +32,12 @@ from gateway.api.prompts import (
     split_prompts,
     token_ids,
 )
+from gateway.api.raw import encoded
 from gateway.api.sampling import check_generation, keep_alive_seconds, refuse, sampling_params
 from gateway.api.schema.completions import Completion, CompletionChoice, CompletionRequest
 from gateway.api.schema.generation import ChunkUsage, StreamOptions, Usage
 from gateway.api.schema.logprobs import PromptLogprobs, TextLogprobs
+from gateway.api.spelling import Spelling
 from gateway.config import ModelConfig, ServerConfig
 from gateway.errors import InvalidRequest
 from gateway.fleet import Fleet
@@ -88,6 +91,7 @@ async def prepare(request: CompletionRequest, fleet: Fleet) -> Job:
     engine = await open_engine(fleet, model)
     most = most_tokens(engine.info, request.truncate_prompt_tokens)
     prompt_ids = [await token_ids(engine, prompt, param="prompt", most=most) for prompt in prompts]
+    _check_logprobs(request, sum(map(len, prompt_ids)))
     grammar = await compile_constraint(await asyncio.to_thread(asked_constraint, request), engine)
     return Job(
         model=model.name,
@@ -100,6 +104,20 @@ async def prepare(request: CompletionRequest, fleet: Fleet) -> Job:
         stream_options=request.stream_options or StreamOptions(),
         keep_alive=keep_alive,
     )
+
+
+def _check_logprobs(request: CompletionRequest, tokens: int) -> None:
+    """``tokens``: of all prompts."""
+    n = request.n or 1
+    check_prompt_logprobs(request.prompt_logprobs, tokens=tokens, n=n)
+    check_prompt_logprobs(_echoed_logprobs(request), tokens=tokens, n=n, param="logprobs")
+
+
+def _echoed_logprobs(request: CompletionRequest) -> int | None:
+    """How many of the most likely tokens beside each of the prompt's, where it is echoed with them."""
+    if not request.echo or request.logprobs is None:
+        return None
+    return max(request.logprobs, request.prompt_logprobs or 0)
 
 
 def _generate_request(
@@ -115,9 +133,8 @@ def _generate_request(
     sampling = sampling_params(
         request, model, engine.info, max_tokens=max_tokens, grammar=grammar, logprobs=request.logprobs
     )
-    if request.echo and request.logprobs is not None:
-        both = max(request.logprobs, request.prompt_logprobs or 0)
-        sampling = replace(sampling, prompt_logprobs=both)
+    if (echoed := _echoed_logprobs(request)) is not None:
+        sampling = replace(sampling, prompt_logprobs=echoed)
     return GenerateRequest(prompt_ids=prompt_ids, sampling=sampling, n=request.n or 1)
 
 
@@ -147,13 +164,13 @@ class TextFormat:
         self._id = f"cmpl-{uuid.uuid4().hex}"
         self._created = int(time())
         self._model = model
-        self._engine = engine
+        self._spelling = Spelling(engine)
         self._request = request
         self._prompt_ids = prompt_ids
         self._prefixes = prefixes
         self._writers: dict[int, TextLogprobWriter] = {}
         """Of each choice's log probabilities."""
-        self._echoes: dict[int, list[tuple[int, TokenLogprob | None]]] = {}
+        self._echoes: dict[int, TextLogprobs] = {}
         """Of each prompt's."""
 
     def opening(self, usage: ChunkUsage) -> Iterator[Completion]:
@@ -162,7 +179,8 @@ class TextFormat:
                 yield self._completion([CompletionChoice(index=index, text=prefix)], usage)
 
     def chunks(self, delta: Delta, usage: ChunkUsage) -> Iterator[Completion]:
-        logprobs = self._logprobs(delta)
+        writer = self._writer(delta)
+        logprobs = writer.take(delta) if writer else None
         if delta.text or delta.finish_reason is not None:
             choice = CompletionChoice(
                 index=delta.index, text=delta.text, finish_reason=delta.finish_reason, logprobs=logprobs
@@ -173,16 +191,13 @@ class TextFormat:
         return self._completion([], usage)
 
     def whole(self, choices: list[Choice], usage: Usage) -> Completion:
-        wired = [
-            CompletionChoice(
-                index=index,
-                text=self._prefixes[index // self._n] + choice.text,
-                finish_reason=choice.finish_reason,
-                logprobs=joined([part for delta in choice.deltas if (part := self._logprobs(delta))]),
-                prompt_logprobs=self._prompt_logprobs(choices[index - index % self._n]),
-            )
-            for index, choice in enumerate(choices)
-        ]
+        wired: list[CompletionChoice] = []
+        for first in range(0, len(choices), self._n):
+            prompt_logprobs = self._prompt_logprobs(choices[first])
+            wired += [
+                encoded(self._whole_choice(index, choices[index], prompt_logprobs))
+                for index in range(first, first + self._n)
+            ]
         return self._completion(wired, usage)
 
     @property
@@ -190,22 +205,37 @@ class TextFormat:
         """Choices of each prompt."""
         return self._request.n or 1
 
-    def _logprobs(self, delta: Delta) -> TextLogprobs | None:
-        """What goes with the text of ``delta``."""
+    def _whole_choice(
+        self, index: int, choice: Choice, prompt_logprobs: PromptLogprobs | None
+    ) -> CompletionChoice:
+        writer = self._writer(choice.deltas[0]) if choice.deltas else None
+        return CompletionChoice(
+            index=index,
+            text=self._prefixes[index // self._n] + choice.text,
+            finish_reason=choice.finish_reason,
+            logprobs=writer.whole(choice.deltas) if writer else None,
+            prompt_logprobs=prompt_logprobs,
+        )
+
+    def _writer(self, delta: Delta) -> TextLogprobWriter | None:
+        """Of the choice that ``delta`` is of."""
         if self._request.logprobs is None:
             return None
         prompt = delta.index // self._n
         if self._request.echo and delta.prompt_logprobs is not None:
-            self._echoes[prompt] = list(zip(self._prompt_ids[prompt], delta.prompt_logprobs, strict=True))
+            self._echoes[prompt] = echoed_logprobs(
+                self._spelling, self._prompt_ids[prompt], delta.prompt_logprobs, self._prefixes[prompt]
+            )
         if delta.index not in self._writers:
-            echo = self._echoes.get(prompt, [])
-            self._writers[delta.index] = TextLogprobWriter(self._engine, self._prefixes[prompt], echo)
-        return self._writers[delta.index].take(delta)
+            self._writers[delta.index] = TextLogprobWriter(
+                self._spelling, self._prompt_ids[prompt], self._prefixes[prompt], self._echoes.get(prompt)
+            )
+        return self._writers[delta.index]
 
     def _prompt_logprobs(self, first: Choice) -> PromptLogprobs | None:
         if self._request.prompt_logprobs is None:
             return None
-        return wire_prompt_logprobs(self._engine, first.prompt_logprobs or ())
+        return wire_prompt_logprobs(self._spelling, first.prompt_logprobs or ())
 
     def _completion(self, choices: list[CompletionChoice], usage: ChunkUsage) -> Completion:
         return Completion(

@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 from litestar import Request, post
@@ -24,6 +24,7 @@ from gateway.api.generating import server_timing
 from gateway.api.leasing import leased
 from gateway.api.openapi.described import described
 from gateway.api.prompts import most_tokens, open_engine, split_prompts, token_ids
+from gateway.api.raw import encoded_each
 from gateway.api.sampling import keep_alive_seconds
 from gateway.api.schema.embeddings import Embedding, EmbeddingList, EmbeddingRequest, EmbeddingUsage
 from gateway.config import ServerConfig
@@ -111,12 +112,7 @@ def _check_dimensions(info: ModelInfo, wanted: int | None) -> None:
 
 def _encode(vectors: Sequence[array[float]], base64: bool) -> list[Embedding]:
     """Encoded one by one and off the loop: a large batch has millions of digits."""
-    encoded = [
-        msgspec.Raw(
-            msgspec.json.encode(
-                Embedding(index=index, embedding=b64encode(v).decode() if base64 else v.tolist())
-            )
-        )
+    return encoded_each(
+        Embedding(index=index, embedding=b64encode(v).decode() if base64 else v.tolist())
         for index, v in enumerate(vectors)
-    ]
-    return cast("list[Embedding]", encoded)
+    )

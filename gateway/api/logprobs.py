@@ -1,140 +1,101 @@
-"""Log probabilities as the wire has them, given out with the text that their tokens made.
-
-A token whose text is held back (half a character, what may be the beginning of a stop string) waits for that
-text, so that every chunk tells of its own tokens.
-"""
+"""Log probabilities as the wire has them, given out with the text that their tokens made."""
 
 from __future__ import annotations
 
-from codecs import getincrementaldecoder
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 
-from engine import Delta, Engine, TokenLogprob
-from gateway.api.schema.logprobs import (
-    ChatLogprobs,
-    ChatTokenLogprob,
-    PromptLogprob,
-    PromptLogprobs,
-    TextLogprobs,
-    TopLogprob,
-)
+from msgspec.structs import replace
 
-_LEAST = -9999.0
-"""JSON has no minus infinity."""
+from engine import Delta, TokenLogprob
+from gateway.api.placing import PlacedToken, Placer
+from gateway.api.raw import encoded_each
+from gateway.api.schema.logprobs import LEAST, ChatLogprobs, ChatTokenLogprob, TextLogprobs, TopLogprob
+from gateway.api.spelling import Spelling
 
 
 class ChatLogprobWriter:
     """For the choices of one chat completion."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._held: defaultdict[int, _Held] = defaultdict(_Held)
+    def __init__(self, spelling: Spelling, prompt_ids: Sequence[int]) -> None:
+        self._spelling = spelling
+        self._placers: defaultdict[int, Placer] = defaultdict(partial(Placer, spelling, prompt_ids))
 
     def take(self, delta: Delta) -> ChatLogprobs | None:
-        """None while there is no text to go with. Tokens whose text a stop cuts off are left out, as is an
-        end token: joined, the tokens are the content."""
-        released = self._held[delta.index].take(delta)
+        """None while there is no text to go with. Joined, the tokens are the text: those that are not part of
+        it, as an end token, are left out, and the one within which a stop cuts it off is cut, too."""
+        placer = self._placers[delta.index]
+        released = placer.take(delta)
         if released is None:
             return None
         if delta.finish_reason == "stop":
-            released = self._within(released, delta.text)
-        return ChatLogprobs(content=[self._entry(logprob) for logprob in released])
+            said = [(token.logprob, token.within(placer.given)) for token in released]
+        else:
+            said = [(token.logprob, token.data) for token in released]
+        return ChatLogprobs(
+            content=[self._entry(logprob, data) for logprob, data in said if logprob and data]
+        )
 
     def whole(self, deltas: Iterable[Delta]) -> ChatLogprobs:
-        """Of all of one choice."""
-        taken = [logprobs for delta in deltas if (logprobs := self.take(delta))]
-        return ChatLogprobs(content=[entry for logprobs in taken for entry in logprobs.content])
+        """Of all of one choice, encoded token by token."""
+        taken = (logprobs for delta in deltas if (logprobs := self.take(delta)))
+        return ChatLogprobs(content=encoded_each(entry for logprobs in taken for entry in logprobs.content))
 
-    def _within(self, released: Sequence[TokenLogprob], text: str) -> list[TokenLogprob]:
-        """Those that begin before the text ends."""
-        kept, start = [], 0
-        for logprob in released:
-            size = _size(self._engine, logprob.token_id)
-            if size and start < len(text.encode()):
-                kept.append(logprob)
-            start += size
-        return kept
-
-    def _entry(self, logprob: TokenLogprob) -> ChatTokenLogprob:
-        data = self._engine.token_bytes(logprob.token_id)
+    def _entry(self, logprob: TokenLogprob, data: bytes) -> ChatTokenLogprob:
+        whole = data == self._spelling.data(logprob.token_id)
         return ChatTokenLogprob(
-            token=_text(data),
-            logprob=max(logprob.logprob, _LEAST),
-            bytes=list(data),
+            token=self._spelling.text(logprob.token_id) if whole else data.decode(errors="replace"),
+            logprob=max(logprob.logprob, LEAST),
+            bytes=self._spelling.listed(logprob.token_id) if whole else list(data),
             top_logprobs=[self._top(token_id, value) for token_id, value in logprob.top],
         )
 
     def _top(self, token_id: int, value: float) -> TopLogprob:
-        data = self._engine.token_bytes(token_id)
-        return TopLogprob(token=_text(data), logprob=max(value, _LEAST), bytes=list(data))
+        spelling = self._spelling
+        return TopLogprob(
+            token=spelling.text(token_id), logprob=max(value, LEAST), bytes=spelling.listed(token_id)
+        )
 
 
 class TextLogprobWriter:
-    """For one choice of a text completion, whose text begins with ``prefix``, made of ``prompt``."""
+    """For one choice of a text completion, whose text begins with ``prefix``."""
 
     def __init__(
-        self, engine: Engine, prefix: str, prompt: Sequence[tuple[int, TokenLogprob | None]] = ()
+        self, spelling: Spelling, prompt_ids: Sequence[int], prefix: str, echo: TextLogprobs | None = None
     ) -> None:
-        self._engine = engine
-        self._offset = len(prefix)
-        """Characters of the text so far."""
-        self._prompt = [self._entries(prompt, 0, prefix)] if prompt else []
-        self._held = _Held()
+        """``echo``: of the tokens of ``prefix``."""
+        self._spelling = spelling
+        self._start = len(prefix)
+        self._echo = [] if echo is None else [echo]
+        self._placer = Placer(spelling, prompt_ids)
 
     def take(self, delta: Delta) -> TextLogprobs | None:
         """None while there is no text to go with. The prompt's come with the first."""
-        released = self._held.take(delta)
+        released = self._placer.take(delta)
         if released is None:
             return None
-        start = self._offset
-        self._offset += len(delta.text)
-        entries = self._entries([(logprob.token_id, logprob) for logprob in released], start, delta.text)
-        before, self._prompt = self._prompt, []
-        return joined([*before, entries])
+        echo, self._echo = self._echo, []
+        return joined([*echo, _columns(self._spelling, released, self._placer.given, start=self._start)])
 
-    def _entries(
-        self, tokens: Sequence[tuple[int, TokenLogprob | None]], start: int, text: str
-    ) -> TextLogprobs:
-        """Of tokens that made ``text``, which begins at ``start``."""
-        offsets, so_far, decoder = [], 0, getincrementaldecoder("utf-8")(errors="replace")
-        for token_id, _ in tokens:
-            offsets.append(start + min(so_far, len(text)))
-            data = self._engine.token_bytes(token_id) if _size(self._engine, token_id) else b""
-            so_far += len(decoder.decode(data))
-        return TextLogprobs(
-            tokens=[_text(self._engine.token_bytes(token_id)) for token_id, _ in tokens],
-            token_logprobs=[max(logprob.logprob, _LEAST) if logprob else None for _, logprob in tokens],
-            top_logprobs=[self._top(logprob) if logprob else None for _, logprob in tokens],
-            text_offset=offsets,
-        )
-
-    def _top(self, logprob: TokenLogprob) -> dict[str, float]:
-        """The most likely and the token itself; of tokens that look the same, the likeliest."""
-        found: dict[str, float] = {}
-        for token_id, value in (*logprob.top, (logprob.token_id, logprob.logprob)):
-            found.setdefault(_text(self._engine.token_bytes(token_id)), max(value, _LEAST))
-        return found
+    def whole(self, deltas: Iterable[Delta]) -> TextLogprobs | None:
+        """Of all of it, encoded as far as it is large."""
+        return joined([_lightened(logprobs) for delta in deltas if (logprobs := self.take(delta))])
 
 
-class _Held:
-    """Log probabilities of tokens that have no text yet."""
-
-    def __init__(self) -> None:
-        self._logprobs: list[TokenLogprob] = []
-
-    def take(self, delta: Delta) -> list[TokenLogprob] | None:
-        """All so far when there is text or the answer ends."""
-        self._logprobs += delta.logprobs
-        if not delta.text and delta.finish_reason is None:
-            return None
-        released, self._logprobs = self._logprobs, []
-        return released
+def echoed_logprobs(
+    spelling: Spelling, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob | None], text: str
+) -> TextLogprobs:
+    """Of a prompt, of which ``text`` was made or which was made of it; encoded as far as it is large."""
+    placer = Placer(spelling)
+    for token_id, logprob in zip(token_ids, logprobs, strict=True):
+        placer.place(token_id, logprob)
+    return _lightened(_columns(spelling, placer.release(text, ended=True), len(text)))
 
 
 def joined(parts: Sequence[TextLogprobs]) -> TextLogprobs | None:
-    if not parts:
-        return None
+    if len(parts) < 2:
+        return parts[0] if parts else None
     return TextLogprobs(
         tokens=[item for part in parts for item in part.tokens],
         token_logprobs=[item for part in parts for item in part.token_logprobs],
@@ -143,28 +104,24 @@ def joined(parts: Sequence[TextLogprobs]) -> TextLogprobs | None:
     )
 
 
-def wire_prompt_logprobs(
-    engine: Engine, logprobs: Iterable[TokenLogprob | None] | None
-) -> PromptLogprobs | None:
-    if logprobs is None:
-        return None
-    return [_by_token_id(engine, logprob) if logprob else None for logprob in logprobs]
+def _columns(spelling: Spelling, tokens: Sequence[PlacedToken], end: int, *, start: int = 0) -> TextLogprobs:
+    """Of tokens of a text that begins at ``start`` and has ``end`` characters: what a stop has cut off is at
+    its end."""
+    return TextLogprobs(
+        tokens=[spelling.text(token.token_id) for token in tokens],
+        token_logprobs=[max(token.logprob.logprob, LEAST) if token.logprob else None for token in tokens],
+        top_logprobs=[_top(spelling, token.logprob) if token.logprob else None for token in tokens],
+        text_offset=[start + min(token.start, end) for token in tokens],
+    )
 
 
-def _by_token_id(engine: Engine, logprob: TokenLogprob) -> dict[str, PromptLogprob]:
-    ranked = [(token_id, value, rank) for rank, (token_id, value) in enumerate(logprob.top, start=1)]
-    return {
-        str(token_id): PromptLogprob(
-            logprob=max(value, _LEAST), rank=rank, decoded_token=_text(engine.token_bytes(token_id))
-        )
-        for token_id, value, rank in (*ranked, (logprob.token_id, logprob.logprob, logprob.rank))
-    }
+def _top(spelling: Spelling, logprob: TokenLogprob) -> dict[str, float]:
+    """The most likely and the token itself; of tokens that look the same, the likeliest."""
+    found: dict[str, float] = {}
+    for token_id, value in (*logprob.top, (logprob.token_id, logprob.logprob)):
+        found.setdefault(spelling.text(token_id), max(value, LEAST))
+    return found
 
 
-def _size(engine: Engine, token_id: int) -> int:
-    """Bytes of text that the token makes: none if it is special."""
-    return len(engine.token_bytes(token_id)) if engine.decode([token_id]) else 0
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="replace")
+def _lightened(logprobs: TextLogprobs) -> TextLogprobs:
+    return replace(logprobs, top_logprobs=encoded_each(logprobs.top_logprobs))

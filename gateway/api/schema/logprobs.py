@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Struct
+
+LEAST: Final = -9999.0
+"""JSON has no minus infinity."""
 
 
 class TopLogprob(Struct, frozen=True, kw_only=True):
