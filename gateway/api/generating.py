@@ -6,10 +6,12 @@ lease and keeps it around the sending, streamed or not.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 from litestar.types import Receive, Scope, Send
@@ -27,6 +29,9 @@ from gateway.api.schema.generation import ChunkUsage, PromptTokensDetails, Usage
 from gateway.fleet import Fleet, Lease
 
 Place = AbstractAsyncContextManager[tuple[Job, Lease]]
+
+_AT_ONCE: Final = 2000
+"""Tokens and log probabilities of an answer that is encoded on the loop; a larger one would be felt there."""
 
 
 @dataclass(slots=True)
@@ -56,6 +61,12 @@ class Tally:
             total_tokens=prompt_tokens + self.completion_tokens,
             prompt_tokens_details=PromptTokensDetails(cached_tokens=self.cached_tokens),
         )
+
+    @property
+    def told(self) -> int:
+        """How many tokens and log probabilities a whole answer tells of."""
+        tokens = self.completion_tokens * (1 + self.job.logprobs)
+        return tokens + self.usage.prompt_tokens * self.job.prompt_logprobs
 
     @property
     def chunk_usage(self) -> ChunkUsage:
@@ -102,7 +113,10 @@ async def _answer_whole(client: Client, place: Place) -> None:
             async for deltas in steps:
                 tally.count(deltas)
                 _collect(choices, deltas)
-        body = msgspec.json.encode(job.format.whole(choices, tally.usage))
+        if tally.told > _AT_ONCE:
+            body = await asyncio.to_thread(_encode_whole, tally, choices)
+        else:
+            body = _encode_whole(tally, choices)
         await client.respond(200, body, {**JSON, "server-timing": tally.server_timing})
 
 
@@ -120,15 +134,23 @@ async def _stream(client: Client, place: Place) -> None:
 
 async def _send_events(events: sse.EventStream, tally: Tally) -> None:
     job = tally.job
+    off_the_loop = job.prompt_logprobs > 0
     async with aclosing(generate_all(tally.lease, job.requests)) as steps:
         first: list[Delta] = await anext(steps, [])
         tally.count(first)
         told_timing = await events.begin({"server-timing": tally.server_timing})
         opening = _encode(job.format.opening(tally.chunk_usage))
-        await events.write(opening + _encode_step(tally, first))
+        if off_the_loop:
+            await events.write(opening + await asyncio.to_thread(_encode_step, tally, first))
+        else:
+            await events.write(opening + _encode_step(tally, first))
         async for deltas in steps:
             tally.count(deltas)
-            if encoded := _encode_step(tally, deltas):
+            if off_the_loop:
+                encoded = await asyncio.to_thread(_encode_step, tally, deltas)
+            else:
+                encoded = _encode_step(tally, deltas)
+            if encoded:
                 await events.write(encoded)
     ending = b""
     if job.stream_options.include_usage:
@@ -136,6 +158,10 @@ async def _send_events(events: sse.EventStream, tally: Tally) -> None:
     if not told_timing:
         ending += sse.comment(f"server-timing {tally.server_timing}")
     await events.end(ending)
+
+
+def _encode_whole(tally: Tally, choices: list[Choice]) -> bytes:
+    return msgspec.json.encode(tally.job.format.whole(choices, tally.usage))
 
 
 def _encode_step(tally: Tally, deltas: list[Delta]) -> bytes:

@@ -62,3 +62,18 @@ class Job:
     def n(self) -> int:
         """Choices of each prompt."""
         return self.requests[0].n
+
+    @property
+    def logprobs(self) -> int:
+        """How many are told of each token."""
+        return _entries(self.requests[0].sampling.logprobs)
+
+    @property
+    def prompt_logprobs(self) -> int:
+        """How many are told of each token of a prompt, by all of its choices together."""
+        return self.n * _entries(self.requests[0].sampling.prompt_logprobs)
+
+
+def _entries(top: int | None) -> int:
+    """The most likely and the token itself, if they are asked for."""
+    return 0 if top is None else top + 1

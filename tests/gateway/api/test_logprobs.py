@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from engine import Delta, TokenLogprob
 from tests.gateway.api.caller import Reply
 from tests.gateway.api.conftest import Gateway
+from tests.gateway.api.scripted import ScriptedEngine
 
 
 def told(token_id: int, *others: int) -> TokenLogprob:
@@ -259,3 +261,65 @@ async def test_every_choice_has_its_own_and_the_one_prompts(gateway: Gateway, st
             entry["token"] for one in mine for entry in (one["logprobs"] or {"content": []})["content"]
         ]
         assert told_of == TOKENS
+
+
+@pytest.mark.parametrize(
+    ("fields", "off_the_loop"),
+    [
+        ({}, False),
+        ({"n": 128}, True),
+        ({"n": 128, "stream": True}, False),
+        ({"echo": True}, False),
+        ({"echo": True, "stream": True}, True),
+        ({"n": 128, "prompt_logprobs": 20, "logprobs": None}, True),
+    ],
+)
+async def test_what_would_be_felt_is_encoded_off_the_loop(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], off_the_loop: bool
+) -> None:
+    gateway.alpha.deltas = with_prompt(ANSWER)
+    threads = set()
+
+    def token_bytes(_: ScriptedEngine, token_id: int) -> bytes:
+        threads.add(threading.current_thread())
+        return bytes([token_id])
+
+    monkeypatch.setattr(ScriptedEngine, "token_bytes", token_bytes)
+    await complete(gateway, **fields)
+    assert (threading.current_thread() in threads) == (not off_the_loop)
+    assert len(threads) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt_logprobs": 20, "n": 48}, "n"),
+        ({"prompt_logprobs": 20, "n": 47}, None),
+        ({"prompt_logprobs": 20, "prompt": [[97] * 1000] * 48}, "prompt_logprobs"),
+        ({"echo": True, "logprobs": 20, "n": 48}, "n"),
+        ({"echo": True, "logprobs": 20, "n": 48, "stream": True}, "n"),
+        ({"echo": True, "logprobs": 20, "prompt": [[97] * 1000] * 48}, "logprobs"),
+        ({"echo": True, "logprobs": 1, "n": 48, "prompt_logprobs": 20}, "n"),
+        ({"echo": True, "n": 128}, None),
+        ({"logprobs": 20, "n": 128}, None),
+    ],
+)
+async def test_a_prompts_are_not_told_a_million_times(
+    gateway: Gateway, fields: dict[str, Any], param: str | None
+) -> None:
+    gateway.alpha.max_model_len = 1001
+    gateway.alpha.deltas = [Delta(token_ids=(97,), text="a", finish_reason="length")]
+    body = {"model": "alpha", "prompt": [97] * 1000, "max_tokens": 1, **fields}
+    reply = await gateway.post("/v1/completions", body)
+    assert reply.status == (400 if param else 200)
+    if param:
+        assert reply.error["param"] == param
+        assert gateway.is_cold()
+
+
+async def test_nor_are_a_chats(gateway: Gateway) -> None:
+    gateway.alpha.max_model_len = 60_000
+    fine = await gateway.chat("x" * 40_000, prompt_logprobs=20, n=2)
+    assert fine.status == 200
+    reply = await gateway.chat("x" * 50_000, prompt_logprobs=20)
+    assert (reply.status, reply.error["param"]) == (400, "prompt_logprobs")
