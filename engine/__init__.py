@@ -60,6 +60,7 @@ __all__ = [
     "TransitionReport",
     "estimate",
     "limit_memory",
+    "max_model_len",
     "memory_state",
     "open",
 ]
@@ -85,6 +86,14 @@ def estimate(path: str, options: EngineOptions | None = None) -> Estimate | None
     from engine.info import estimate_checkpoint
 
     return estimate_checkpoint(path, options or EngineOptions())
+
+
+def max_model_len(path: str, options: EngineOptions | None = None) -> int | None:
+    """What ``ModelInfo`` will say when the checkpoint is opened, from its small files alone; None for a hub
+    id that is not here yet. Blocking. Raises CheckpointError."""
+    from engine.info import length_of
+
+    return length_of(path, options or EngineOptions())
 
 
 def memory_state(device: str = "cpu") -> MemoryState:

@@ -64,6 +64,12 @@ def served_length(config: AnyConfig, options: EngineOptions) -> int:
     return wanted
 
 
+def length_of(path: str, options: EngineOptions) -> int | None:
+    """See ``engine.max_model_len``."""
+    directory = local_directory(path) or cached_directory(path, options.revision)
+    return served_length(read_config(Checkpoint(directory)), options) if directory else None
+
+
 def describe(
     checkpoint: Checkpoint, config: AnyConfig, tokenizer: Tokenizer, options: EngineOptions
 ) -> ModelInfo:

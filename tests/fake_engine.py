@@ -79,6 +79,8 @@ class FakeSpec:
     reply: str = "Hello from {name}: "
     """As its files say when they are read: by a load, and by a reload."""
     max_model_len: int = 4096
+    here: bool = True
+    """Its files are on this machine before it is opened."""
     chat_template: str | None = CHAT_TEMPLATE
     special_tokens: dict[str, str] = field(default_factory=lambda: {"bos_token": "<s>", "eos_token": "</s>"})
     sampling_defaults: dict[str, float] = field(default_factory=dict)
@@ -131,6 +133,10 @@ class FakeBackend:
             max_model_len=spec.max_model_len,
             architecture="FakeForCausalLM",
         )
+
+    def max_model_len(self, path: str, options: EngineOptions | None = None) -> int | None:
+        spec = self._spec(path)
+        return spec.max_model_len if spec.here else None
 
     def memory_state(self, device: str = "cpu") -> MemoryState:
         used = sum(engine.footprint().device for engine in self.engines.values())

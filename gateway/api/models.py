@@ -19,6 +19,7 @@ _STARTED: Final = int(time.time())
 @get(_PATH)
 async def list_models(fleet: NamedDependency[Fleet]) -> ModelList:
     """The models that there are, and their states."""
+    await fleet.read_lengths()
     return ModelList(data=[_wire(status) for status in fleet.status()])
 
 
@@ -27,7 +28,9 @@ async def get_model(request: Request[Any, Any, Any], fleet: NamedDependency[Flee
     """One model, by its name or an alias."""
     # Names may hold slashes, also at their beginning, which only the path as sent keeps.
     name = unquote(request.scope["raw_path"].decode("latin-1")).removeprefix(f"{_PATH}/")
-    return _wire(fleet.status_of(fleet.resolve(name).name))
+    model = fleet.resolve(name)
+    await fleet.read_lengths()
+    return _wire(fleet.status_of(model.name))
 
 
 def _wire(status: ModelStatus) -> Model:

@@ -20,4 +20,5 @@ class StatusResponse(Struct, frozen=True, kw_only=True):
 @get("/api/status")
 async def get_status(fleet: NamedDependency[Fleet]) -> StatusResponse:
     """Every model's state, times and bytes, and the memory of device and host."""
+    await fleet.read_lengths()
     return StatusResponse(models=fleet.status(), **fleet.memory())

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from engine import Engine, EngineOptions, Estimate, Footprint, Level, MemoryState
+from engine import CheckpointError, Engine, EngineOptions, Estimate, Footprint, Level, MemoryState
 from gateway.config import MemoryConfig, ModelConfig
 from gateway.fleet.snapshot import Budget
 from gateway.units import format_shortage
@@ -18,6 +18,8 @@ class Backend(Protocol):
     def open(self, path: str, device: str = ..., options: EngineOptions | None = ...) -> Engine: ...
 
     def estimate(self, path: str, options: EngineOptions | None = ...) -> Estimate | None: ...
+
+    def max_model_len(self, path: str, options: EngineOptions | None = ...) -> int | None: ...
 
     def memory_state(self, device: str = ...) -> MemoryState: ...
 
@@ -70,6 +72,16 @@ class Memory:
         engine = self._backend.open(config.path, config.device, options)
         self._in_use.add(config.device)
         return Opened(engine=engine, device=device, estimate=estimate)
+
+    def lengths(self, configs: Iterable[ModelConfig]) -> list[int | None]:
+        """Each model's ``max_model_len``; None where its files are not here, or are broken. Blocking."""
+        return [self._length(config) for config in configs]
+
+    def _length(self, config: ModelConfig) -> int | None:
+        try:
+            return self._backend.max_model_len(config.path, config.engine_options())
+        except CheckpointError:
+            return None  # opening it will say why
 
     def device(self, device: str, footprints: Iterable[Footprint]) -> Pool:
         """The memory of ``device``, on which ``footprints`` live."""

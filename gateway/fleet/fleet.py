@@ -103,6 +103,14 @@ class Fleet:
         models = self._models if name is None else [self._models[name]]
         return all(model.state not in (State.AWAKE, State.DRAINING) for model in models)
 
+    async def read_lengths(self) -> None:
+        """See to it that ``max_model_len`` is known of every model whose files are on this machine."""
+        unknown = [model for model in self._models if model.max_model_len is None]
+        if unknown:
+            lengths = await asyncio.to_thread(self._memory.lengths, [model.config for model in unknown])
+            for model, length in zip(unknown, lengths, strict=True):
+                model.length = length
+
     def status(self) -> list[ModelStatus]:
         now = self._timers.now()
         return [status_of(model, now) for model in self._models]

@@ -35,6 +35,8 @@ class ModelState:
         self.loaded = False
         self.estimate: Estimate | None = None
         """What its files' headers tell, before it is loaded."""
+        self.length: int | None = None
+        """What its small files tell of ``max_model_len``, before it is opened; None: not known."""
         self.queue = Queue(config.name, config.max_running)
         self.drain: Drain | None = None
         self.hand: Drain | None = None
@@ -128,6 +130,13 @@ class ModelState:
         footprint = self.footprint()
         estimated = self.estimate.weights_bytes if self.estimate else 0
         return max(footprint.weights, footprint.host_copy, estimated)
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Tokens of prompt and answer together, as far as is known."""
+        if self.engine:
+            return self.engine.info.max_model_len
+        return self.config.max_model_len or self.length
 
     @property
     def cooling_seconds(self) -> float:

@@ -63,7 +63,7 @@ def status_of(model: ServedModel, now: float) -> ModelStatus:
         packed_bytes=footprint.packed,
         residue_bytes=footprint.residue,
         to_wake_bytes=footprint.to_wake,
-        max_model_len=model.engine.info.max_model_len if model.engine else None,
+        max_model_len=model.max_model_len,
         pinned=model.config.pinned,
         last_wake=model.last_wake,
         last_error=model.last_error,

@@ -77,6 +77,9 @@ class Machine:
             architecture="simulated",
         )
 
+    def max_model_len(self, path: str, options: EngineOptions | None = None) -> int:
+        return 1
+
     def memory_state(self, device: str = "auto") -> MemoryState:
         if device == "cpu" and not self.shared:
             total, used = self._host_memory, self.host_used

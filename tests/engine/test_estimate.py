@@ -30,6 +30,7 @@ async def is_exact(path: Path, **options: Any) -> None:
     assert estimate is not None
     made = engine.open(str(path), "cpu", given)
     assert isinstance(made, TorchEngine)
+    assert engine.max_model_len(str(path), given) == estimate.max_model_len == made.info.max_model_len
 
     def needed() -> int:
         now = made.footprint()

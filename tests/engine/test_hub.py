@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import engine
 from tests import hub
 from tests.engine.checkpoints import make_checkpoint
 
@@ -54,7 +55,8 @@ for action, path in json.loads(sys.argv[1]):
             engine.open(path, "cpu")
             results.append({})
         elif action == "estimate":
-            results.append({"estimate": engine.estimate(path) is not None})
+            told = {"estimate": engine.estimate(path) is not None, "length": engine.max_model_len(path)}
+            results.append(told)
         else:
             results.append(asyncio.run(say(path)))
     except CheckpointError as error:
@@ -108,19 +110,21 @@ def test_the_whole_way_and_then_without_the_hub(repository: Path, tmp_path: Path
     home = tmp_path / "home"
     with hub.serve() as served:
         served.publish("mice/dormouse", repository)
-        before, opened, local, said = in_a_process(
+        before, opened, after, local, said = in_a_process(
             served,
             home,
             ("estimate", "mice/dormouse"),
             ("open", "mice/dormouse"),
+            ("estimate", "mice/dormouse"),
             ("say", str(llama)),
             ("say", "mice/dormouse"),
         )
-        by_estimate, by_open, by_local, by_saying = fetched_by_action(served)
-        assert before == {"estimate": False}
+        by_estimate, by_open, by_another, by_local, by_saying = fetched_by_action(served)
+        assert before == {"estimate": False, "length": None}
         assert opened == {}
         assert said["ids"] == local["ids"]
-        assert by_estimate == by_local == set()
+        assert after == {"estimate": False, "length": engine.max_model_len(str(llama))}
+        assert by_estimate == by_another == by_local == set()
         small = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
         assert by_open == small | {"chat_template.jinja"}
         assert by_saying == {"model.safetensors"}

@@ -37,7 +37,7 @@ async def test_models(gateway: Gateway) -> None:
             "root": "org/beta",
             "status": {"value": "cold", "level": None},
             "aliases": [],
-            "max_model_len": None,
+            "max_model_len": 200,
         },
     ]
     for path, name in [("alpha", "alpha"), ("gpt-4o-mini", "alpha"), ("org/beta", "org/beta")]:
@@ -45,6 +45,44 @@ async def test_models(gateway: Gateway) -> None:
     assert (await gateway.get("/v1/models/org%2Fbeta")).json["id"] == "org/beta"
     reply = await gateway.get("/v1/models/nobody")
     assert (reply.status, reply.error["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/org%2Fbeta", "/api/status"])
+async def test_a_models_length_is_known_before_it_is_opened(path: str) -> None:
+    gateway = build()
+    gateway.alpha.may_open.clear()
+    gateway.beta.may_open.clear()
+    gateway.beta.here = False
+
+    async def lengths() -> list[Any]:
+        found = (await gateway.get(path)).json
+        models = found.get("data") or found.get("models") or [found]
+        return [model["max_model_len"] for model in models]
+
+    try:
+        async with started(gateway):
+            known = [200] if "beta" not in path else []
+            assert await lengths() == [*known, None]
+            gateway.beta.here = True
+            assert await lengths() == [*known, 200]
+            gateway.beta.here = False
+            assert await lengths() == [*known, 200], "it is remembered"
+    finally:
+        gateway.alpha.may_open.set()
+
+
+async def test_a_configured_length_needs_no_files() -> None:
+    async with running(max_model_len=100) as gateway:
+        gateway.alpha.here = False
+        gateway.alpha.may_open.clear()
+        assert (await gateway.get("/v1/models/alpha")).json["max_model_len"] == 100
+        gateway.alpha.may_open.set()
+        assert (await gateway.fleet.opened("alpha")).info.max_model_len == 100
+
+
+async def test_a_model_without_files_has_no_length() -> None:
+    async with running(path="/nowhere") as gateway:
+        assert (await gateway.get("/v1/models/alpha")).json["max_model_len"] is None
 
 
 async def test_a_model_named_by_its_path() -> None:
