@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from litestar.types import Receive, Scope, Send
@@ -28,6 +28,7 @@ from gateway.api.merging import generate_all
 from gateway.api.schema.generation import ChunkUsage, PromptTokensDetails, Usage
 from gateway.fleet import Fleet, Lease
 
+T = TypeVar("T")
 Place = AbstractAsyncContextManager[tuple[Job, Lease]]
 
 _AT_ONCE: Final = 2000
@@ -113,10 +114,7 @@ async def _answer_whole(client: Client, place: Place) -> None:
             async for deltas in steps:
                 tally.count(deltas)
                 _collect(choices, deltas)
-        if tally.told > _AT_ONCE:
-            body = await asyncio.to_thread(_encode_whole, tally, choices)
-        else:
-            body = _encode_whole(tally, choices)
+        body = await _made(_encode_whole, tally, choices, off_the_loop=tally.told > _AT_ONCE)
         await client.respond(200, body, {**JSON, "server-timing": tally.server_timing})
 
 
@@ -140,17 +138,10 @@ async def _send_events(events: sse.EventStream, tally: Tally) -> None:
         tally.count(first)
         told_timing = await events.begin({"server-timing": tally.server_timing})
         opening = _encode(job.format.opening(tally.chunk_usage))
-        if off_the_loop:
-            await events.write(opening + await asyncio.to_thread(_encode_step, tally, first))
-        else:
-            await events.write(opening + _encode_step(tally, first))
+        await events.write(opening + await _made(_encode_step, tally, first, off_the_loop=off_the_loop))
         async for deltas in steps:
             tally.count(deltas)
-            if off_the_loop:
-                encoded = await asyncio.to_thread(_encode_step, tally, deltas)
-            else:
-                encoded = _encode_step(tally, deltas)
-            if encoded:
+            if encoded := await _made(_encode_step, tally, deltas, off_the_loop=off_the_loop):
                 await events.write(encoded)
     ending = b""
     if job.stream_options.include_usage:
@@ -158,6 +149,10 @@ async def _send_events(events: sse.EventStream, tally: Tally) -> None:
     if not told_timing:
         ending += sse.comment(f"server-timing {tally.server_timing}")
     await events.end(ending)
+
+
+async def _made(encode: Callable[[Tally, T], bytes], tally: Tally, parts: T, *, off_the_loop: bool) -> bytes:
+    return await asyncio.to_thread(encode, tally, parts) if off_the_loop else encode(tally, parts)
 
 
 def _encode_whole(tally: Tally, choices: list[Choice]) -> bytes:
