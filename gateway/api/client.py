@@ -14,6 +14,7 @@ from typing import Final
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.asgi import send_body, send_start, send_whole
+from gateway.api.record import record_of
 
 _ABORT: Final = "dormouse.abort"
 
@@ -24,6 +25,7 @@ class Client:
         self._asgi_send = send
         self._stall_timeout = stall_timeout
         self._abort = scope["state"].get(_ABORT)
+        self.record = record_of(scope)
         self._answered = False
         self._sending_since: float | None = None
 
@@ -41,6 +43,7 @@ class Client:
             for task in (working, leaving, stalling):
                 task.cancel()
             await asyncio.wait({working, leaving, stalling})
+        self.record.left = working.cancelled()
         if not working.cancelled() and (error := working.exception()):
             raise error
 

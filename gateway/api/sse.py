@@ -71,6 +71,7 @@ class EventStream:
 
     async def fail(self, error: bytes) -> None:
         """End an answer that has begun with an error event."""
+        self._client.record.failed = True
         await self.end(data(error))
 
     async def _start(self, headers: Mapping[str, str]) -> None:

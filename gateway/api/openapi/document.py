@@ -149,7 +149,8 @@ def _body(described: Described, schemas: Schemas) -> Schema:
 
 
 def _success(operation: _Operation, schemas: Schemas) -> dict[str, Any]:
-    content = {_JSON: {"schema": schemas[operation.answers]}}
+    media_type = "text/plain" if operation.answers is str else _JSON
+    content = {media_type: {"schema": schemas[operation.answers]}}
     headers: dict[str, Any] = {**_REQUEST_ID}
     description = "The answer."
     if streams := operation.described.streams:
