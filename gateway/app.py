@@ -15,6 +15,7 @@ from gateway.api.collective_rpc import collective_rpc
 from gateway.api.completions import completions
 from gateway.api.embeddings import embeddings
 from gateway.api.errors import handle_exception
+from gateway.api.events import get_events
 from gateway.api.health import get_version, health, ready
 from gateway.api.keys import KeyGuard
 from gateway.api.metrics import get_metrics
@@ -65,6 +66,7 @@ def create_app(fleet: Fleet) -> Litestar:
             ready,
             get_version,
             get_status,
+            get_events,
             get_metrics,
         ],
         dependencies={

@@ -18,7 +18,9 @@ from gateway.metrics import Metrics
 logger = logging.getLogger("dormouse.requests")
 
 _KEY: Final = "dormouse.record"
-_LOOKING: Final = frozenset({"/health", "/ready", "/metrics", "/api/status", "/is_sleeping", "/version"})
+_LOOKING: Final = frozenset(
+    {"/health", "/ready", "/metrics", "/api/status", "/api/events", "/is_sleeping", "/version"}
+)
 """Asked every few seconds by machines: told of in the metrics alone."""
 
 

@@ -18,7 +18,7 @@ from gateway.api.client import Client, now
 HOLD_BACK: Final = 2.0
 HEARTBEAT: Final = 5.0
 
-_HEADERS: Final = {
+HEADERS: Final = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
@@ -76,7 +76,7 @@ class EventStream:
 
     async def _start(self, headers: Mapping[str, str]) -> None:
         self.started = True
-        await self._client.start(200, {**_HEADERS, **headers})
+        await self._client.start(200, {**HEADERS, **headers})
 
     async def _send(self, events: bytes) -> None:
         await self._client.write(events)
