@@ -14,11 +14,14 @@ from gateway.api.collective_rpc import collective_rpc
 from gateway.api.completions import completions
 from gateway.api.embeddings import embeddings
 from gateway.api.errors import handle_exception
+from gateway.api.events import get_events
 from gateway.api.health import get_version, health, ready
 from gateway.api.keys import KeyGuard
+from gateway.api.metrics import get_metrics
 from gateway.api.models import get_model, list_models
 from gateway.api.openapi.serving import openapi_config
 from gateway.api.prefix_cache import reset_prefix_cache
+from gateway.api.record import Records
 from gateway.api.request_id import RequestIds
 from gateway.api.sleep import is_sleeping, sleep, wake_up
 from gateway.api.status import get_status
@@ -26,6 +29,7 @@ from gateway.api.tokenize import detokenize, tokenize, tokenizer_info
 from gateway.api.transport import Transports
 from gateway.config import ServerConfig
 from gateway.fleet import Fleet
+from gateway.metrics import Metrics
 
 
 def create_app(fleet: Fleet) -> Litestar:
@@ -42,6 +46,7 @@ def create_app(fleet: Fleet) -> Litestar:
         finally:
             await fleet.close()
 
+    metrics = Metrics(fleet)
     app = Litestar(
         route_handlers=[
             chat_completions,
@@ -61,10 +66,13 @@ def create_app(fleet: Fleet) -> Litestar:
             ready,
             get_version,
             get_status,
+            get_events,
+            get_metrics,
         ],
         dependencies={
             "fleet": Provide(lambda: fleet, sync_to_thread=False),
             "server": Provide(server, sync_to_thread=False),
+            "metrics": Provide(lambda: metrics, sync_to_thread=False),
         },
         guards=[KeyGuard(server)],
         exception_handlers={Exception: handle_exception},
@@ -74,5 +82,5 @@ def create_app(fleet: Fleet) -> Litestar:
         logging_config=None,
     )
     # Around the routing rather than a route's middleware, so that a 404 has passed them too.
-    app.asgi_handler = Transports(RequestIds(Access(app.asgi_handler, server)))
+    app.asgi_handler = Transports(RequestIds(Records(Access(app.asgi_handler, server), metrics)))
     return app

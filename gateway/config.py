@@ -13,6 +13,7 @@ from typing import Literal
 from engine import DType, EngineOptions
 
 Level = Literal["auto", 1, 2]
+LogFormat = Literal["text", "json"]
 ToolParser = Literal[
     "hermes",
     "qwen3_coder",
@@ -75,6 +76,7 @@ class ServerConfig:
     max_body: int = 32 * 2**20
     drain_timeout: float = 30.0
     stall_timeout: float = 60.0
+    log_format: LogFormat = "text"
     watch_config: bool = False
     """Read the file again whenever it has changed, as after a SIGHUP."""
 

@@ -18,6 +18,7 @@ from engine import DType
 from gateway.config import (
     Config,
     Level,
+    LogFormat,
     MemoryConfig,
     ModelConfig,
     ReasoningParser,
@@ -81,6 +82,7 @@ class Server(Table):
     max_body: Bytes | UnsetType = UNSET
     drain_timeout: Duration | UnsetType = UNSET
     stall_timeout: Duration | UnsetType = UNSET
+    log_format: LogFormat | UnsetType = UNSET
     watch_config: Annotated[bool, Meta(description=WATCH_HELP)] | UnsetType = UNSET
 
 

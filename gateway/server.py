@@ -27,6 +27,7 @@ from gateway.app import create_app
 from gateway.config import Config, ServerConfig
 from gateway.fleet import Fleet, SchedulerTimers
 from gateway.http_protocol import HttpProtocol
+from gateway.logs import log_to_stderr
 from gateway.reload import ConfigSource, Reloader
 
 logger = logging.getLogger(__name__)
@@ -45,8 +46,8 @@ GRACE = 2
 
 def serve(config: Config, source: ConfigSource) -> int:
     """Serve until told to stop; the exit code for the process, which must end now."""
-    _log_to_stderr()
     server = config.server
+    log_to_stderr(server.log_format)
     try:
         listener = _listen(server)
     except OSError as error:
@@ -171,9 +172,3 @@ def _invitation(config: Config, port: int) -> str:
 
 def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-    for ours in ("dormouse", "gateway", "engine"):
-        logging.getLogger(ours).setLevel(logging.INFO)

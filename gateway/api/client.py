@@ -14,6 +14,7 @@ from typing import Final
 from litestar.types import Message, Receive, Scope, Send
 
 from gateway.api.asgi import send_body, send_start, send_whole
+from gateway.api.record import record_of
 from gateway.api.transport import transport_of, unsent_bytes
 
 _LOOK: Final = 1.0
@@ -26,6 +27,7 @@ class Client:
         self._asgi_send = send
         self._stall_timeout = stall_timeout
         self._transport = transport_of(scope)
+        self.record = record_of(scope)
         self._answered = False
         self._sending_since: float | None = None
         self._behind = False
@@ -46,6 +48,7 @@ class Client:
             for task in (working, leaving, stalling):
                 task.cancel()
             await asyncio.wait({working, leaving, stalling})
+        self.record.left = working.cancelled()
         if not working.cancelled() and (error := working.exception()):
             raise error
 

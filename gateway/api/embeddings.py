@@ -84,12 +84,16 @@ async def prepare(request: EmbeddingRequest, fleet: Fleet) -> EmbeddingJob:
 
 async def _answer(client: Client, request: EmbeddingRequest, fleet: Fleet) -> None:
     prepared = partial(prepare, request, fleet)
-    async with leased(fleet, await prepared(), prepared) as (job, lease):
+    job = await prepared()
+    client.record.model = job.model
+    async with leased(fleet, job, prepared) as (job, lease):
         client.on_behind = lease.set_behind
         leased_at = time.monotonic()
-        vectors = await lease.embed(job.inputs, request.dimensions)
-        headers = {**JSON, "server-timing": server_timing(lease, time.monotonic() - leased_at)}
         tokens = sum(map(len, job.inputs))
+        client.record.placed(lease, tokens)
+        vectors = await lease.embed(job.inputs, request.dimensions)
+        client.record.stepped()
+        headers = {**JSON, "server-timing": server_timing(lease, time.monotonic() - leased_at)}
         answer = EmbeddingList(
             data=await asyncio.to_thread(_encode, vectors, request.encoding_format == "base64"),
             model=job.model,

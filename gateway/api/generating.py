@@ -25,6 +25,7 @@ from gateway.api.errors import as_api_error, error_json
 from gateway.api.job import Choice, Job
 from gateway.api.leasing import leased
 from gateway.api.merging import generate_all
+from gateway.api.record import Record
 from gateway.api.schema.generation import ChunkUsage, PromptTokensDetails, Usage
 from gateway.fleet import Fleet, Lease
 
@@ -41,12 +42,21 @@ class Tally:
 
     job: Job
     lease: Lease
+    record: Record
     completion_tokens: int = 0
     cached_tokens: int = 0
     leased_at: float = field(default_factory=time.monotonic)
     prefill_seconds: float | None = None
 
+    def __enter__(self) -> Tally:
+        self.record.placed(self.lease, self._prompt_tokens)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.record.generated(self.completion_tokens, self.cached_tokens)
+
     def count(self, deltas: list[Delta]) -> None:
+        self.record.stepped()
         if self.prefill_seconds is None:
             self.prefill_seconds = time.monotonic() - self.leased_at
         self.completion_tokens += sum(len(delta.token_ids) for delta in deltas)
@@ -55,11 +65,10 @@ class Tally:
 
     @property
     def usage(self) -> Usage:
-        prompt_tokens = sum(len(request.prompt_ids) for request in self.job.requests)
         return Usage(
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=self._prompt_tokens,
             completion_tokens=self.completion_tokens,
-            total_tokens=prompt_tokens + self.completion_tokens,
+            total_tokens=self._prompt_tokens + self.completion_tokens,
             prompt_tokens_details=PromptTokensDetails(cached_tokens=self.cached_tokens),
         )
 
@@ -67,7 +76,11 @@ class Tally:
     def told(self) -> int:
         """How many tokens and log probabilities a whole answer tells of."""
         tokens = self.completion_tokens * (1 + self.job.logprobs)
-        return tokens + self.usage.prompt_tokens * self.job.prompt_logprobs
+        return tokens + self._prompt_tokens * self.job.prompt_logprobs
+
+    @property
+    def _prompt_tokens(self) -> int:
+        return sum(len(request.prompt_ids) for request in self.job.requests)
 
     @property
     def chunk_usage(self) -> ChunkUsage:
@@ -101,6 +114,7 @@ class Generating:
 
     async def _answer(self, client: Client) -> None:
         job = await self._prepare()
+        client.record.model = job.model
         place = leased(self._fleet, job, self._prepare)
         await (_stream if job.stream else _answer_whole)(client, place)
 
@@ -108,12 +122,12 @@ class Generating:
 async def _answer_whole(client: Client, place: Place) -> None:
     async with place as (job, lease):
         client.on_behind = lease.set_behind
-        tally = Tally(job, lease)
         choices = [Choice() for _ in range(len(job.requests) * job.n)]
-        async with aclosing(generate_all(lease, job.requests)) as steps:
-            async for deltas in steps:
-                tally.count(deltas)
-                _collect(choices, deltas)
+        with Tally(job, lease, client.record) as tally:
+            async with aclosing(generate_all(lease, job.requests)) as steps:
+                async for deltas in steps:
+                    tally.count(deltas)
+                    _collect(choices, deltas)
         body = await _made(_encode_whole, tally, choices, off_the_loop=tally.told > _AT_ONCE)
         await client.respond(200, body, {**JSON, "server-timing": tally.server_timing})
 
@@ -123,7 +137,8 @@ async def _stream(client: Client, place: Place) -> None:
         try:
             async with place as (job, lease):
                 client.on_behind = lease.set_behind
-                await _send_events(events, Tally(job, lease))
+                with Tally(job, lease, client.record) as tally:
+                    await _send_events(events, tally)
         except Exception as error:
             if not events.started:
                 raise

@@ -12,17 +12,27 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 _ACCEPTABLE: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
+_KEY: Final = "dormouse.request_id"
+
+
+def request_id(scope: Scope) -> str:
+    """Of a request that has passed ``RequestIds``."""
+    found: str = scope["state"][_KEY]
+    return found
+
+
 class RequestIds:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sent = Headers.from_scope(scope).get("x-request-id", "")
-        request_id = sent if _ACCEPTABLE.fullmatch(sent) else uuid.uuid4().hex
+        chosen = sent if _ACCEPTABLE.fullmatch(sent) else uuid.uuid4().hex
+        scope["state"][_KEY] = chosen
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message["headers"], (b"x-request-id", chosen.encode())]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -18,7 +18,7 @@ from gateway.api.client import Client, now
 HOLD_BACK: Final = 2.0
 HEARTBEAT: Final = 5.0
 
-_HEADERS: Final = {
+HEADERS: Final = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
@@ -71,11 +71,12 @@ class EventStream:
 
     async def fail(self, error: bytes) -> None:
         """End an answer that has begun with an error event."""
+        self._client.record.failed = True
         await self.end(data(error))
 
     async def _start(self, headers: Mapping[str, str]) -> None:
         self.started = True
-        await self._client.start(200, {**_HEADERS, **headers})
+        await self._client.start(200, {**HEADERS, **headers})
 
     async def _send(self, events: bytes) -> None:
         await self._client.write(events)

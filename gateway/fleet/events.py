@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from engine import Level
@@ -51,6 +51,8 @@ Subscriber = Callable[[Transition], None]
 class Events:
     def __init__(self) -> None:
         self.history: deque[Transition] = deque(maxlen=HISTORY)
+        self.count = 0
+        """Of all transitions so far."""
         self._subscribers: list[Subscriber] = []
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
@@ -58,8 +60,18 @@ class Events:
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)
 
+    def since(self, number: int) -> Iterator[tuple[int, Transition]]:
+        """Those of the history that came after the first ``number``, each with its own number. A number that
+        is of another life of the process counts as 0."""
+        first = self.count - len(self.history)
+        known = number if number <= self.count else 0
+        for place, transition in enumerate(self.history, first + 1):
+            if place > known:
+                yield place, transition
+
     def record(self, transition: Transition) -> None:
         self.history.append(transition)
+        self.count += 1
         logger.info(
             "%s: %s -> %s%s (%s, %.3f s, %.1f MiB)",
             transition.model,

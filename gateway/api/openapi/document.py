@@ -71,7 +71,9 @@ class _Operation:
 
     @property
     def answers(self) -> Any:
-        """The type."""
+        """The type; None: events only."""
+        if self.described.streams:
+            return self.described.answers
         return self.described.answers or self.handler.parsed_fn_signature.return_type.annotation
 
 
@@ -109,7 +111,8 @@ def _operations(app: Litestar) -> Iterator[_Operation]:
 
 def _sent(operations: list[_Operation]) -> Iterator[Any]:
     for operation in operations:
-        yield operation.answers
+        if operation.answers is not None:
+            yield operation.answers
         if operation.described.streams:
             yield operation.described.streams
 
@@ -149,12 +152,17 @@ def _body(described: Described, schemas: Schemas) -> Schema:
 
 
 def _success(operation: _Operation, schemas: Schemas) -> dict[str, Any]:
-    content = {_JSON: {"schema": schemas[operation.answers]}}
+    content = {}
     headers: dict[str, Any] = {**_REQUEST_ID}
     description = "The answer."
+    if operation.answers is not None:
+        media_type = "text/plain" if operation.answers is str else _JSON
+        content[media_type] = {"schema": schemas[operation.answers]}
     if streams := operation.described.streams:
         content["text/event-stream"] = {"schema": schemas[streams]}
         description = "The answer; with `stream` the data of each event, and `[DONE]` at the end."
+        if operation.answers is None:
+            description = "The data of each event."
     if operation.described.answers:
         headers["server-timing"] = {"$ref": "#/components/headers/server-timing"}
     return {"description": description, "headers": headers, "content": content}

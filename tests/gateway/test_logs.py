@@ -1,0 +1,48 @@
+"""A line of the log, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+import pytest
+
+from gateway.logs import JsonFormatter, TextFormatter
+
+
+def record(fields: dict[str, Any] | None = None, **options: Any) -> logging.LogRecord:
+    made = logging.LogRecord("dormouse.requests", logging.INFO, "f.py", 1, "POST %s", ("/x",), **options)
+    if fields is not None:
+        made.fields = fields
+    return made
+
+
+def test_fields_follow_the_message() -> None:
+    line = TextFormatter().format(record({"model": "a", "seconds": 1.23456}, exc_info=None))
+    assert line.endswith("INFO POST /x model=a seconds=1.235")
+    assert TextFormatter().format(record(exc_info=None)).endswith("INFO POST /x")
+
+
+def test_fields_are_keys() -> None:
+    line = json.loads(JsonFormatter().format(record({"model": "a", "seconds": 1.5}, exc_info=None)))
+    assert line.pop("time") > 0
+    assert line == {
+        "level": "info",
+        "logger": "dormouse.requests",
+        "message": "POST /x",
+        "model": "a",
+        "seconds": 1.5,
+    }
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_a_trace_is_told_of(formatter: logging.Formatter) -> None:
+    try:
+        raise ValueError("why\nnot")
+    except ValueError:
+        line = formatter.format(record(exc_info=sys.exc_info()))
+    assert "ValueError: why" in line
+    if isinstance(formatter, JsonFormatter):
+        assert "\n" not in line
