@@ -21,6 +21,7 @@ from gateway.api.keys import KeyGuard
 from gateway.api.metrics import get_metrics
 from gateway.api.models import get_model, list_models
 from gateway.api.openapi.serving import openapi_config
+from gateway.api.pin import pin, unpin
 from gateway.api.prefix_cache import reset_prefix_cache
 from gateway.api.record import Records
 from gateway.api.request_id import RequestIds
@@ -60,6 +61,8 @@ def create_app(fleet: Fleet) -> Litestar:
             sleep,
             wake_up,
             is_sleeping,
+            pin,
+            unpin,
             collective_rpc,
             reset_prefix_cache,
             health,
