@@ -13,6 +13,7 @@ from gateway.api.chat_completions import chat_completions
 from gateway.api.client import Abortable
 from gateway.api.collective_rpc import collective_rpc
 from gateway.api.completions import completions
+from gateway.api.dashboard import dashboard_file, dashboard_page
 from gateway.api.embeddings import embeddings
 from gateway.api.errors import handle_exception
 from gateway.api.events import get_events
@@ -71,6 +72,8 @@ def create_app(fleet: Fleet) -> Litestar:
             get_status,
             get_events,
             get_metrics,
+            dashboard_page,
+            dashboard_file,
         ],
         dependencies={
             "fleet": Provide(lambda: fleet, sync_to_thread=False),
