@@ -93,7 +93,7 @@ function answerTo(model) {
     wait() {
       if (self.begun) return;
       const status = models.find((one) => one.name === model);
-      setText(words, `${waitWords(status)} · ${((performance.now() - began) / 1000).toFixed(1)} s`);
+      setText(words, `${waitWords(status)} · ${((performance.now() - began) / 1000).toFixed(1)}\u00a0s`);
       showProgress(progress, status);
     },
     async read(asked) {

@@ -11,6 +11,7 @@ export function startKeys(changed) {
   const dialog = byId("key-dialog"), input = byId("key-input");
 
   function ask(reason) {
+    byId("key").hidden = false;
     asking ??= new Promise((resolve) => {
       setText(byId("key-reason"), reason);
       input.value = "";
@@ -42,5 +43,6 @@ export function startKeys(changed) {
     changed();
   });
   byId("key").addEventListener("click", () => ask(key.get() ? "A key is in use." : "No key is in use."));
+  byId("key").hidden = !key.get();
   key.askWith(ask);
 }

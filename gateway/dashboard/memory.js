@@ -3,10 +3,27 @@
 import { byId, element, keepChildren, setAttributes, setText } from "./dom.js";
 import { bytes, kindOf, stateWords } from "./words.js";
 
+/** What even a sleeper at level 2 keeps is not worth a line. */
+const LITTLE = 64 * 1024;
+
 const POOLS = [
   { name: "device", title: "Device", holds: (model) => model.device_bytes },
   { name: "host", title: "RAM for parked weights", holds: (model) => model.host_bytes },
 ];
+
+/**
+ * What a model holds, in bytes: its weights and KV cache where it is awake, or its parked weights.
+ * @param {import("./main.js").Model} model
+ */
+export function holdings(model) {
+  const kv = Math.min(model.kv_bytes, model.device_bytes);
+  const asleep = model.state === "asleep";
+  // On a device that is the host's own memory, parked weights stay where they are.
+  const inPlace = asleep && model.host_bytes > 0 && model.device_bytes >= model.host_bytes;
+  const found = { weights: inPlace ? 0 : model.device_bytes - kv, kv, parked: model.host_bytes };
+  return Object.fromEntries(Object.entries(found).map(([part, size]) => [part, size < LITTLE ? 0 : size]));
+}
+
 const bars = new Map();
 const holders = new Map();
 const list = element("ul", { class: "holders" });
@@ -17,9 +34,10 @@ export function showMemory(seen) {
   if (!list.parentNode) section.append(element("div", { class: "pools" }), list);
   const pools = POOLS.map((pool) => ({ ...pool, ...seen[pool.name], models: seen.models }));
   keepChildren(section.querySelector(".pools"), bars, pools, (pool) => pool.name, bar);
-  const holding = seen.models.filter((model) => model.device_bytes || model.host_bytes);
-  const most = Math.max(1, ...holding.map((model) => Math.max(model.device_bytes, model.host_bytes)));
-  keepChildren(list, holders, holding, (model) => model.name, (model) => holder(model.name, () => most));
+  const sums = seen.models.map((model) => [model, Object.values(holdings(model)).reduce((all, one) => all + one)]);
+  const holding = sums.filter(([, sum]) => sum).map(([model]) => model);
+  const most = Math.max(...sums.map(([, sum]) => sum));
+  keepChildren(list, holders, holding, (model) => model.name, (model) => holder(model.name));
   for (const model of holding) holders.get(model.name).scale(model, most);
 }
 
@@ -36,12 +54,12 @@ function bar({ title }) {
     const others = Math.max(0, pool.total - pool.used - pool.available);
     const held = pool.models
       .map((model) => ({ ...model, size: pool.holds(model), total: pool.total, kind: kindOf(model.state, model.level) }))
-      .filter((part) => part.size > 0);
+      .filter((part) => part.size >= LITTLE);
     const shown = [...held, { name: "\0others", kind: "others", size: others, total: pool.total }];
     keepChildren(filling, parts, shown, (part) => part.name, segment);
     limit.style.left = `${(100 * pool.limit) / pool.total}%`;
     limit.title = `limit: ${bytes(pool.limit)}`;
-    const text = `${bytes(pool.used)} of ${bytes(pool.limit)} allowed, ${bytes(others)} used by others, ${bytes(pool.total)} in all`;
+    const text = `${bytes(pool.used)} of ${bytes(pool.limit)} allowed, ${bytes(others)} otherwise used, ${bytes(pool.total)} in all`;
     setText(words, text);
     setAttributes(track, { "aria-label": `${title}: ${text}` });
   }
@@ -53,7 +71,7 @@ function segment() {
   function update({ name, kind, size, total }) {
     node.dataset.kind = kind;
     node.style.width = `${(100 * size) / total}%`;
-    node.title = kind === "others" ? `others: ${bytes(size)}` : `${name}, ${kind.replace("-", " ")}: ${bytes(size)}`;
+    node.title = kind === "others" ? `otherwise used: ${bytes(size)}` : `${name}, ${kind.replace("-", " ")}: ${bytes(size)}`;
   }
   return { node, update };
 }
@@ -66,11 +84,7 @@ function holder(name) {
   const node = element("li", {}, element("span", { class: "name", title: name }, name), line, words);
 
   function scale(model, most) {
-    const onDevice = model.device_bytes;
-    const kv = Math.min(model.kv_bytes, onDevice);
-    // On a device that is the host's own memory, parked weights stay where they are.
-    const parked = model.state === "asleep" ? Math.max(onDevice, model.host_bytes) : model.host_bytes;
-    const sizes = model.state === "asleep" ? [0, 0, parked] : [onDevice - kv, kv, parked];
+    const sizes = Object.values(holdings(model));
     line.dataset.kind = kindOf(model.state, model.level);
     parts.forEach((part, place) => (part.style.width = `${(100 * sizes[place]) / most}%`));
     const told = ["weights", "KV cache", "parked"].flatMap((what, place) => (sizes[place] ? [`${bytes(sizes[place])} ${what}`] : []));

@@ -2,6 +2,7 @@
 
 import { act } from "./api.js";
 import { byId, element, keepChildren, setAttributes, setText } from "./dom.js";
+import { holdings } from "./memory.js";
 import { bytes, clock, duration, kindOf, short, stateWords } from "./words.js";
 
 const rows = new Map();
@@ -27,6 +28,7 @@ function row(name, acted) {
     element("div", { class: "buttons", role: "group", "aria-label": name }, main, deep, pin),
     facts, error);
   setText(deep, "Deep sleep");
+  setText(pin, "Pin");
   deep.title = "Level 2: all of its memory is given back";
   let model;
 
@@ -58,7 +60,6 @@ function row(name, acted) {
     main.title = isAwake(now) ? "Level 1: its weights stay in RAM where there is room" : "";
     disable(main, now.state === "waking" || now.state === "draining");
     disable(deep, ["waking", "draining", "cold"].includes(now.state) || (now.state === "asleep" && now.level === 2));
-    setText(pin, now.pinned ? "Pinned" : "Pin");
     pin.title = now.pinned ? "Let it sleep by itself again" : "Keep it from sleeping by itself";
     setAttributes(pin, { "aria-pressed": String(now.pinned) });
     for (const one of [main, deep, pin]) setAttributes(one, { "aria-label": `${one.textContent} ${name}` });
@@ -80,18 +81,22 @@ function press(node, action) {
 function whatComes(model) {
   switch (model.state) {
     case "awake":
-      if (model.in_flight) return `${model.in_flight - model.queued} running, ${model.queued} waiting`;
-      if (model.pinned) return "stays awake";
+      if (model.in_flight) return counted(model);
+      if (model.pinned) return "pinned, stays awake";
       return model.sleeps_in_seconds === null ? "stays awake" : `sleeps in ${clock(model.sleeps_in_seconds)}`;
     case "draining":
       return `finishes ${model.in_flight} first`;
     case "asleep":
-      return `for ${clock(model.state_seconds)}${model.queued ? `, ${model.queued} waiting` : ""}`;
+      return [`for ${clock(model.state_seconds)}`, counted(model)].filter(Boolean).join(", ");
     case "waking":
       return progressWords(model);
     default:
-      return model.queued ? `${model.queued} waiting` : "";
+      return counted(model);
   }
+}
+
+function counted({ in_flight: all, queued }) {
+  return [all > queued && `${all - queued} running`, queued && `${queued} waiting`].filter(Boolean).join(", ");
 }
 
 /** How far a wake has come; also for the chat. */
@@ -99,7 +104,7 @@ export function progressWords(model) {
   const { progress } = model;
   if (!progress?.total) return `for ${duration(model.state_seconds)}`;
   const share = Math.floor((100 * progress.done) / progress.total);
-  return `${progress.phase} ${share} % of ${bytes(progress.total)}`;
+  return `${progress.phase === "weights" ? "" : `${progress.phase} `}${share} % of ${bytes(progress.total)}`;
 }
 
 /** @param {HTMLElement} node a `progress` */
@@ -111,10 +116,10 @@ export function showProgress(node, model) {
 
 function factsOf(model) {
   const facts = [];
-  if (model.device_bytes) facts.push(`${bytes(model.device_bytes)} on the device`);
-  if (model.host_bytes) facts.push(`${bytes(model.host_bytes)} parked in RAM`);
-  if (!model.device_bytes && !model.host_bytes && model.weights_bytes)
-    facts.push(`${bytes(model.weights_bytes)} of weights on disk`);
+  const { weights, kv, parked } = holdings(model);
+  if (weights + kv) facts.push(`${bytes(weights + kv)} on the device`);
+  if (parked) facts.push(`${bytes(parked)} parked in RAM`);
+  if (!(weights + kv + parked) && model.weights_bytes) facts.push(`${bytes(model.weights_bytes)} of weights on disk`);
   const wake = model.last_wake;
   if (wake) facts.push(`woke in ${duration(wake.seconds)} from ${wake.level ? `level ${wake.level}` : "cold"}`);
   return facts;

@@ -1,24 +1,26 @@
-/** What the models did in the last quarter of an hour: a lane each, and the latest transitions in words. */
+/** What the models did in the last quarter of an hour, or less when there is less to tell: a lane each, and the latest transitions in words. */
 
-import { byId, element, keepChildren, setAttributes, shape } from "./dom.js";
+import { byId, element, keepChildren, setAttributes, setText, shape } from "./dom.js";
 import { bytes, CAUSES, duration, KINDS, kindOf, stateWords } from "./words.js";
 
-const WINDOW = 900;
+/** Minutes that the lanes may show; the first that is long enough is taken. */
+const WINDOWS = [2, 5, 15];
 const LATEST = 12;
 /** How far a lane is drawn: beyond its right edge, so that time can pass without drawing it anew. */
 const AHEAD = 1e6;
-const HEIGHTS = { awake: 20, draining: 20, failed: 20, waking: 15, "asleep-1": 9, "asleep-2": 5, cold: 1 };
+const HEIGHTS = { awake: 20, draining: 16, failed: 20, waking: 12, "asleep-1": 8, "asleep-2": 5, cold: 2 };
 
 /** Times in the pictures are seconds since this. */
 const start = Date.now() / 1000;
 const lanes = new Map();
 const list = element("ol", { class: "latest" });
+const axis = element("div", { class: "axis", "aria-hidden": "true" }, ...["", "", ""].map(() => element("span")));
 let drawn = "";
 
 /** @param {import("./main.js").Seen} seen */
 export function showTimeline(seen) {
   const section = byId("timeline");
-  if (!list.parentNode) section.append(legend(), element("div", { class: "lanes" }), axis(), latest());
+  if (!list.parentNode) section.append(legend(), element("div", { class: "lanes" }), axis, latest());
   keepChildren(section.querySelector(".lanes"), lanes, seen.models, (model) => model.name, (model) => lane(model.name));
   const changes = seen.models.map((model) => `${model.name} ${model.state} ${model.level}`).join("\n");
   const now = `${seen.events.length} ${seen.events.at(-1)?.at} ${changes}`;
@@ -27,7 +29,14 @@ export function showTimeline(seen) {
     for (const model of seen.models) lanes.get(model.name).draw(stretches(model, seen), seen.events);
     list.replaceChildren(...seen.events.slice(-LATEST).reverse().map(inWords));
   }
-  for (const model of seen.models) lanes.get(model.name).move(seen.now);
+  const minutes = windowOf(seen);
+  for (const model of seen.models) lanes.get(model.name).move(seen.now, 60 * minutes);
+  [`${minutes} min ago`, `${minutes / 2}`, "now"].forEach((mark, place) => setText(axis.children[place], mark));
+}
+
+function windowOf({ events, now }) {
+  const told = events.length ? (now - events[0].at) / 60 : 0;
+  return WINDOWS.find((minutes) => told < minutes) ?? WINDOWS.at(-1);
 }
 
 /** One after another, each with a state from its beginning to the next one's. */
@@ -36,8 +45,8 @@ function stretches(model, seen) {
   const found = own.map((event) => ({ from: event.at, kind: kindOf(event.after, event.level), event }));
   const current = { from: seen.now - model.state_seconds, kind: kindOf(model.state, model.level) };
   if (found.at(-1)?.kind !== current.kind) found.push(current);
-  if (own.length && own[0] !== seen.events[0])
-    found.unshift({ from: seen.now - AHEAD, kind: kindOf(own[0].before, own[0].level) });
+  if (own.length) found.unshift({ from: start - AHEAD, kind: kindOf(own[0].before, own[0].level) });
+  else found[0].from = start - AHEAD;
   return found;
 }
 
@@ -50,7 +59,8 @@ function lane(name) {
     const last = found.at(-1);
     setAttributes(picture, { "aria-label": `${name}: ${KINDS[last.kind]}; ${found.length} states seen` });
   }
-  const move = (now) => setAttributes(picture, { viewBox: `${(now - start - WINDOW).toFixed(1)} 0 ${WINDOW} 24` });
+  const move = (now, seconds) =>
+    setAttributes(picture, { viewBox: `${(now - start - seconds).toFixed(1)} 0 ${seconds} 24` });
   return { node, draw, move, update: () => {} };
 }
 
@@ -88,11 +98,6 @@ function legend() {
     element("li", {}, shape("svg", { width: 14, height: 22, "aria-hidden": "true" },
       shape("rect", { y: 21 - HEIGHTS[kind], width: 14, height: HEIGHTS[kind], "data-kind": kind })), words));
   return element("ul", { class: "legend" }, ...kinds);
-}
-
-function axis() {
-  const marks = ["15 min ago", "10", "5", "now"].map((mark) => element("span", {}, mark));
-  return element("div", { class: "axis", "aria-hidden": "true" }, ...marks);
 }
 
 const latest = () => element("details", {}, element("summary", {}, "Latest transitions in words"), list);

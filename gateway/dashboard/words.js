@@ -5,7 +5,7 @@ const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 /** @param {number} size */
 export function bytes(size) {
   const power = size < 1024 ? 0 : Math.min(Math.floor(Math.log2(size) / 10), UNITS.length - 1);
-  return `${short(size / 1024 ** power)} ${UNITS[power]}`;
+  return `${power ? short(size / 1024 ** power) : size} ${UNITS[power]}`;
 }
 
 /** How long something took. */
@@ -22,10 +22,8 @@ export function clock(seconds) {
   return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
 }
 
-/** Three digits at most before they are thousands. */
-export function short(number) {
-  return number >= 100 || Number.isInteger(number) ? String(Math.round(number)) : number.toPrecision(2);
-}
+/** With a decimal where it says something. */
+export const short = (number) => (number === 0 || number >= 9.95 ? String(Math.round(number)) : number.toFixed(1));
 
 /** What the colours tell apart. */
 export const KINDS = {
