@@ -67,7 +67,7 @@ async function answer(look) {
   try {
     await mine.read(asked);
   } catch (error) {
-    mine.fail(error, () => asked === messages && !current && answer(look));
+    mine.fail(error, () => asked === messages && asked.at(-1).role === "user" && !current && answer(look));
   }
   if (mine.content) asked.push({ role: "assistant", content: mine.content });
   mine.end();

@@ -15,6 +15,7 @@ export function startKeys(changed) {
     asking ??= new Promise((resolve) => {
       setText(byId("key-reason"), reason);
       input.value = "";
+      byId("key-forget").hidden = !key.get();
       dialog.returnValue = "";
       dialog.showModal();
       dialog.addEventListener("close", () => {

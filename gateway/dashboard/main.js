@@ -75,6 +75,7 @@ async function look() {
 }
 
 function show(seen) {
+  document.body.dataset.seen = "";
   announce(seen.models);
   for (const part of [showNumbers, showMemory, showTimeline, showWakes, showChat]) part(seen);
   showModels(seen, acted);

@@ -1,7 +1,7 @@
 /** Two bars, of the device and of the host: what each model holds, what others use, and the limit. */
 
 import { byId, element, keepChildren, setAttributes, setText } from "./dom.js";
-import { bytes, kindOf, stateWords } from "./words.js";
+import { bytes, kindOf } from "./words.js";
 
 /** What even a sleeper at level 2 keeps is not worth a line. */
 const LITTLE = 64 * 1024;
@@ -88,7 +88,7 @@ function holder(name) {
     line.dataset.kind = kindOf(model.state, model.level);
     parts.forEach((part, place) => (part.style.width = `${(100 * sizes[place]) / most}%`));
     const told = ["weights", "KV cache", "parked"].flatMap((what, place) => (sizes[place] ? [`${bytes(sizes[place])} ${what}`] : []));
-    setText(words, `${stateWords(model.state, model.level)}: ${told.join(", ")}`);
+    setText(words, told.join(", "));
   }
   return { node, scale, update: () => {} };
 }
