@@ -182,7 +182,6 @@ class Fleet:
         model = self._models[name]
         self._models.rouse(model)
         model.pinned = pinned
-        self._planning.rearm(model)
         self._planning.soon()
 
     async def reload_weights(self, name: str | None) -> None:
