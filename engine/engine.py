@@ -118,7 +118,7 @@ class TorchEngine:
     def progress(self) -> Progress | None:
         model = self._model
         if self._progress and self._progress.phase == "weights" and model:
-            return Progress(phase="weights", done=model.weights.done, total=self._progress.total)
+            return Progress(phase="weights", done=model.weights.held, total=self._progress.total)
         return self._progress
 
     def footprint(self) -> Footprint:

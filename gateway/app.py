@@ -12,6 +12,7 @@ from gateway.api.access import Access
 from gateway.api.chat_completions import chat_completions
 from gateway.api.collective_rpc import collective_rpc
 from gateway.api.completions import completions
+from gateway.api.dashboard import dashboard_file, dashboard_page
 from gateway.api.embeddings import embeddings
 from gateway.api.errors import handle_exception
 from gateway.api.events import get_events
@@ -20,6 +21,7 @@ from gateway.api.keys import KeyGuard
 from gateway.api.metrics import get_metrics
 from gateway.api.models import get_model, list_models
 from gateway.api.openapi.serving import openapi_config
+from gateway.api.pin import pin, unpin
 from gateway.api.prefix_cache import reset_prefix_cache
 from gateway.api.record import Records
 from gateway.api.request_id import RequestIds
@@ -60,6 +62,8 @@ def create_app(fleet: Fleet) -> Litestar:
             sleep,
             wake_up,
             is_sleeping,
+            pin,
+            unpin,
             collective_rpc,
             reset_prefix_cache,
             health,
@@ -68,6 +72,8 @@ def create_app(fleet: Fleet) -> Litestar:
             get_status,
             get_events,
             get_metrics,
+            dashboard_page,
+            dashboard_file,
         ],
         dependencies={
             "fleet": Provide(lambda: fleet, sync_to_thread=False),

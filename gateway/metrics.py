@@ -72,9 +72,18 @@ class Metrics:
         """The next tokens have come, so long after the last ones."""
         self._gaps.labels(model).observe(gap)
 
-    def generated(self, model: str, tokens: int, cached_tokens: int) -> None:
+    def generated(self, model: str, tokens: int) -> None:
+        """So many more tokens, as they come."""
         self._generated.labels(model).inc(tokens)
-        self._cached_tokens.labels(model).inc(cached_tokens)
+
+    def cached(self, model: str, tokens: int) -> None:
+        """So many of a prompt's tokens were in the cache."""
+        self._cached_tokens.labels(model).inc(tokens)
+
+    def generated_tokens(self) -> dict[str, int]:
+        """Of all answers so far, by model."""
+        [family] = self._generated.collect()
+        return {sample.labels["model"]: int(sample.value) for sample in family.samples}
 
     def _moved(self, transition: Transition) -> None:
         match transition.before, transition.after:

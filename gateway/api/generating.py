@@ -56,10 +56,11 @@ class Tally:
         self.record.generated(self.completion_tokens, self.cached_tokens)
 
     def count(self, deltas: list[Delta]) -> None:
-        self.record.stepped()
+        tokens = sum(len(delta.token_ids) for delta in deltas)
+        self.record.stepped(tokens)
         if self.prefill_seconds is None:
             self.prefill_seconds = time.monotonic() - self.leased_at
-        self.completion_tokens += sum(len(delta.token_ids) for delta in deltas)
+        self.completion_tokens += tokens
         # A prompt counts once, whatever its number of choices.
         self.cached_tokens += sum(delta.cached_tokens for delta in deltas if delta.index % self.job.n == 0)
 

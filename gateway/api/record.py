@@ -50,7 +50,7 @@ class Record:
             "wake_seconds": lease.wake_seconds,
         }
 
-    def stepped(self) -> None:
+    def stepped(self, tokens: int = 0) -> None:
         """The next tokens have come."""
         now = monotonic()
         if self._stepped_at is None:
@@ -58,11 +58,12 @@ class Record:
             self._metrics.began(self.model, now - self._began)
         else:
             self._metrics.stepped(self.model, now - self._stepped_at)
+        self._metrics.generated(self.model, tokens)
         self._stepped_at = now
 
     def generated(self, tokens: int, cached_tokens: int) -> None:
-        """No more will come."""
-        self._metrics.generated(self.model, tokens, cached_tokens)
+        """No more will come; so many there are."""
+        self._metrics.cached(self.model, cached_tokens)
         self.fields |= {"tokens": tokens, "cached_tokens": cached_tokens}
 
     def over(self, method: str, route: str, request_id: str) -> None:

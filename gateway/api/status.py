@@ -9,16 +9,21 @@ from litestar.di import NamedDependency
 from msgspec import Struct
 
 from gateway.fleet import Fleet, ModelStatus
+from gateway.metrics import Metrics
 
 
 class StatusResponse(Struct, frozen=True, kw_only=True):
     models: list[ModelStatus]
+    generated_tokens: dict[str, int]
+    """Of the answers since the start, by model."""
     device: dict[str, Any]
     host: dict[str, Any]
 
 
 @get("/api/status")
-async def get_status(fleet: NamedDependency[Fleet]) -> StatusResponse:
+async def get_status(fleet: NamedDependency[Fleet], metrics: NamedDependency[Metrics]) -> StatusResponse:
     """Every model's state, times and bytes, and the memory of device and host."""
     await fleet.read_lengths()
-    return StatusResponse(models=fleet.status(), **fleet.memory())
+    return StatusResponse(
+        models=fleet.status(), generated_tokens=metrics.generated_tokens(), **fleet.memory()
+    )

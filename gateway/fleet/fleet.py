@@ -180,10 +180,17 @@ class Fleet:
     ) -> Level:
         """Put to sleep by hand, when what is in flight is over or cut; without a name, all that are not
         pinned. The deepest level reached."""
-        unpinned = [model for model in self._models if not model.config.pinned]
+        unpinned = [model for model in self._models if not model.pinned]
         models = unpinned if name is None else [self._models[name]]
         levels = await asyncio.gather(*(self._put_to_sleep(model, level, mode) for model in models))
         return max(levels, default=DEEPEST)
+
+    def pin(self, name: str, pinned: bool) -> None:
+        """Whether it may sleep only by hand, until this process ends or the configuration of that changes."""
+        model = self._models[name]
+        self._models.rouse(model)
+        model.pinned = pinned
+        self._planning.soon()
 
     async def reload_weights(self, name: str | None) -> None:
         """Adopt the files as they are now, when what is in flight is over; without a name, of all. Who sleeps
@@ -210,7 +217,7 @@ class Fleet:
         leaving = [staying.pop(name) for name in changes.removed + changes.replaced]
         models = [staying.get(section.name) or self._served(section) for section in config.models]
         for model, section in zip(models, config.models, strict=True):
-            model.config = section
+            model.configure(section)
         self._models.enrol(models)
         for model in leaving:
             self._dismiss(model, _replaced if model.name in changes.replaced else self._models.not_found)

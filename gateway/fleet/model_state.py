@@ -26,6 +26,8 @@ class ModelState:
     def __init__(self, config: ModelConfig, *, now: Callable[[], float], events: Events) -> None:
         self.config = config
         self.name = config.name
+        self.pinned = config.pinned
+        """As configured, until somebody says otherwise by hand."""
         self.state = State.COLD
         self.level: Level | None = None
         self.held = NO_TAGS
@@ -149,7 +151,7 @@ class ModelState:
         """When it sleeps, or deepens its sleep, if nobody asks for it till then."""
         if self.queue.waiting or self.queue.active or self.moving or self.drain or self.by_hand:
             return None
-        if self.config.pinned:
+        if self.pinned:
             return None
         if self.held:
             return self.idle_since + (

@@ -44,6 +44,12 @@ class ServedModel(ModelState):
         self._closing: asyncio.Task[None] | None = None
         self._released = asyncio.Event()
 
+    def configure(self, config: ModelConfig) -> None:
+        """Serve by ``config`` from now on. A pin by hand stays unless the configured one has changed."""
+        if config.pinned != self.config.pinned:
+            self.pinned = config.pinned
+        self.config = config
+
     # Those who come and go
 
     def accept(self, keep_alive: float | None) -> Ticket:

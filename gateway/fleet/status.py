@@ -64,7 +64,7 @@ def status_of(model: ServedModel, now: float) -> ModelStatus:
         residue_bytes=footprint.residue,
         to_wake_bytes=footprint.to_wake,
         max_model_len=model.max_model_len,
-        pinned=model.config.pinned,
+        pinned=model.pinned,
         last_wake=model.last_wake,
         last_error=model.last_error,
         progress=model.engine.progress() if model.engine else None,

@@ -16,7 +16,7 @@ def seen_by_policy(model: ServedModel, now: float) -> Model:
         state=State.COLD if model.begun else model.state,
         level=model.level,
         half_woken=model.half_woken,
-        pinned=model.config.pinned,
+        pinned=model.pinned,
         preferred_level=model.config.level,
         moving=model.moving,
         target_bytes=model.target_bytes,

@@ -154,7 +154,8 @@ def test_keys(server: Server, key: str | None) -> None:
 
 
 def test_admin_routes_need_an_admin_key(server: Server) -> None:
-    error_of(server.http.post("/sleep?model=tiny"), 401)
+    for path in ("/sleep", "/wake_up", "/api/pin", "/api/unpin"):
+        error_of(server.http.post(f"{path}?model=tiny"), 401)
     admin = server.client(headers={"x-api-key": "simsalabim"})
     assert admin.get("/v1/models").status_code == 200
     assert admin.post("/sleep?model=tiny").status_code == 200

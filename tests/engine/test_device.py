@@ -20,7 +20,7 @@ from engine.device import Device, StepClock, get_device
 from engine.engine import TorchEngine
 from engine.memory.cpu import CpuArena
 from engine.runner import Prefill, Runner
-from engine.types import EngineError, GenerateRequest
+from engine.types import EngineError, GenerateRequest, Progress
 from tests.engine import harness
 from tests.engine.conftest import OpenEngine
 from tests.engine.harness import collect, greedy, paused, prompt, until
@@ -211,6 +211,16 @@ async def test_a_deep_wake_does_not_stall_anothers_stream(
     assert (progress.phase, progress.done) == ("weights", 0)
     disk.set()
     assert (await wake).bytes > 0
+
+
+async def test_a_wake_that_waits_tells_nothing_of_the_one_before(llama: Path, awake: OpenEngine) -> None:
+    engine = await awake(llama)
+    await engine.sleep(2)
+    with engine._loaded().weights._lock:
+        wake = asyncio.create_task(engine.wake())
+        await until(lambda: engine.progress() is not None)
+        assert engine.progress() == Progress(phase="weights", done=0, total=engine._loaded().weights.nbytes)
+    await wake
 
 
 async def test_a_cancelled_wake_ends_when_its_reads_have_ended(

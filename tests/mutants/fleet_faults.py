@@ -260,6 +260,19 @@ def pins_do_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     see_otherwise(monkeypatch, lambda m: replace(m, pinned=False))
 
 
+@breaks(rules.a_pin_by_hand_holds_at_once_and_until_it_is_taken_back)
+def nobody_looks_at_who_was_unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pin(self: Fleet, name: str, pinned: bool) -> None:
+        self._models[name].pinned = pinned
+
+    monkeypatch.setattr(Fleet, "pin", pin)
+
+
+@breaks(rules.room_is_not_taken_from_who_was_pinned_by_hand)
+def only_timers_heed_a_pin_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    see_otherwise(monkeypatch, lambda m: replace(m, pinned=False))
+
+
 # keep_alive
 
 

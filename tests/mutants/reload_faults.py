@@ -53,6 +53,14 @@ def timers_keep_the_old_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ServedModel, "sleep_deadline", old)
 
 
+@breaks(rules.a_pin_by_hand_outlives_a_reload_that_says_the_same_as_before)
+def every_reload_says_anew_who_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    def configure(self: ServedModel, config: ModelConfig) -> None:
+        self.config, self.pinned = config, config.pinned
+
+    monkeypatch.setattr(ServedModel, "configure", configure)
+
+
 @breaks(rules.a_replaced_model_serves_newcomers_while_the_old_one_finishes)
 def only_the_settings_are_new(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconfigure, "needs_new_engine", lambda before, after: False)

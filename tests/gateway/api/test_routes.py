@@ -148,6 +148,18 @@ async def test_bad_tags_and_models(gateway: Gateway) -> None:
     assert gateway.is_cold()
 
 
+async def test_pin_and_unpin(gateway: Gateway) -> None:
+    for path, pinned in [("/api/pin", True), ("/api/pin", True), ("/api/unpin", False)]:
+        reply = await gateway.post(f"{path}?model=gpt-4o-mini")
+        assert reply.json == {"model": "alpha", "pinned": pinned}
+        assert gateway.fleet.status_of("alpha").pinned is pinned
+    assert (await gateway.post("/api/pin?model=org%2Fbeta")).json == {"model": "org/beta", "pinned": True}
+    assert gateway.is_cold()
+    assert (await gateway.post("/api/pin?model=nobody")).error["code"] == "model_not_found"
+    reply = await gateway.post("/api/pin")
+    assert (reply.status, reply.error["type"]) == (400, "invalid_request_error")
+
+
 async def test_health_names_a_faulty_model(gateway: Gateway) -> None:
     assert (await gateway.get("/health")).json == {"status": "ok"}
     await gateway.fleet.opened("alpha")
@@ -186,7 +198,8 @@ async def test_version(gateway: Gateway) -> None:
 async def test_status(gateway: Gateway) -> None:
     await gateway.chat(keep_alive=-1)
     status = (await gateway.get("/api/status")).json
-    assert status.keys() == {"models", "device", "host"}
+    assert status.keys() == {"models", "generated_tokens", "device", "host"}
+    assert status["generated_tokens"] == {"alpha": 4}
     alpha, beta = status["models"]
     assert alpha["name"] == "alpha" and alpha["state"] == "awake" and alpha["in_flight"] == 0
     assert alpha["sleeps_in_seconds"] is None

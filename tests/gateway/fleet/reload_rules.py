@@ -107,6 +107,20 @@ async def settings_that_need_no_other_engine_hold_at_once() -> None:
 
 
 @rule
+async def a_pin_by_hand_outlives_a_reload_that_says_the_same_as_before() -> None:
+    async with world({"a": FakeSpec()}, a={"idle_timeout": 10.0}) as w:
+        await w.answered("a")
+        w.fleet.pin("a", True)
+        reload(w, model(w, "a", idle_timeout=5.0))
+        await w.advance(100.0)
+        assert w.state("a") == AWAKE
+        reload(w, model(w, "a", pinned=True))
+        reload(w, model(w, "a", pinned=False))
+        await w.advance(0.1)
+        assert w.state("a") == (State.ASLEEP, 1)
+
+
+@rule
 async def a_replaced_model_serves_newcomers_while_the_old_one_finishes() -> None:
     specs = {"a": FakeSpec(token_seconds=1.0), "other": FakeSpec()}
     async with world(specs, open_first=False, a={"aliases": ("x",)}) as w:

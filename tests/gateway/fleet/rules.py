@@ -587,6 +587,44 @@ async def a_pinned_model_is_slept_by_hand_only() -> None:
         assert w.state("a") == (State.ASLEEP, 1)
 
 
+@rule
+async def a_pin_by_hand_holds_at_once_and_until_it_is_taken_back() -> None:
+    async with world({"a": FakeSpec()}, a={"idle_timeout": 10.0, "deepen_after": 10.0}) as w:
+        await w.answered("a")
+        await w.advance(5.0)
+        w.fleet.pin("a", True)
+        await w.advance(100.0)
+        assert w.state("a") == AWAKE
+        assert w.fleet.status_of("a").pinned
+        assert w.fleet.status_of("a").sleeps_in_seconds is None
+        await w.fleet.sleep(None, 1)
+        assert w.state("a") == AWAKE, "sleeping all spares it"
+        w.fleet.pin("a", False)
+        await w.advance(0.1)
+        assert w.state("a") == (State.ASLEEP, 1), "it had been idle for long"
+        w.fleet.pin("a", True)
+        await w.advance(100.0)
+        assert w.state("a") == (State.ASLEEP, 1), "nor does its sleep deepen"
+        w.fleet.pin("a", False)
+        await w.advance(0.1)
+        assert w.state("a") == (State.ASLEEP, 2)
+
+
+@rule
+async def room_is_not_taken_from_who_was_pinned_by_hand() -> None:
+    turns = TurnConfig(min_awake=0.0, turn=1.0)
+    async with world(two_that_do_not_fit(), turns=turns) as w:
+        await w.answered("a")
+        w.fleet.pin("a", True)
+        refused = w.ask("b")
+        await w.advance(30.0)
+        assert isinstance(refused.exception(), ModelWakeFailed)
+        assert w.state("a") == AWAKE
+        w.fleet.pin("a", False)
+        await w.answered("b")
+        assert w.state("a") == (State.ASLEEP, 2)
+
+
 # keep_alive
 
 

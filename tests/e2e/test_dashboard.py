@@ -1,0 +1,335 @@
+"""The dashboard in a real browser, over the real server: what people press and see.
+
+No page may ask anybody else for anything, nor complain in the console.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+import engine
+from tests.e2e.server import Server, running
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DEMO = Path(engine.__file__).parent / "demo"
+ODD = 'team/<b>"räuber" & co'
+PATIENCE = 20_000
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+
+
+NOTE_WAITS = """() => {
+    window.waits = [];
+    const note = () => document.querySelectorAll(".wait").forEach((one) => window.waits.push(one.innerText));
+    new MutationObserver(note).observe(document.getElementById("chat-log"), {childList: true, subtree: true});
+}"""
+
+
+def config(large: Path, empty: Path, template: Path) -> str:
+    return f"""
+[sleep]
+idle_timeout = "10m"
+[models.light]
+path = "{DEMO / "demo-a"}"
+level = 1
+[models.{json.dumps(ODD)}]
+path = "{DEMO / "demo-b"}"
+[models.endless]
+path = "{large}"
+[models.thinker]
+path = "{large}"
+chat_template = "{template}"
+reasoning_parser = "deepseek_r1"
+[models.broken]
+path = "{empty}"
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("dashboard")
+    (empty := directory / "empty").mkdir()
+    template = directory / "template.jinja"
+    template.write_text("{% for m in messages %}{{ m.content }}{% endfor %}<think>\n")
+    with running(directory, config(checkpoints["large-a"], empty, template), OMP_NUM_THREADS="1") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        expect.set_options(timeout=PATIENCE)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, server: Server, *, width: int = 1280, failures: bool = False) -> Iterator[Page]:
+    """The page; ``failures``: those of requests, which the console tells of, are part of the test."""
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    asked: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto(server.url)
+    yield page
+    context.close()
+    assert [url for url in asked if not url.startswith(f"{server.url}/")] == []
+    assert [c for c in complaints if not (failures and c.startswith("Failed to load resource"))] == []
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    with opened(browser, server) as page:
+        yield page
+
+
+def row(page: Page, model: str) -> Locator:
+    return page.locator("#models > li").filter(has=page.get_by_role("heading", name=model, exact=True))
+
+
+def button(page: Page, model: str, name: str) -> Locator:
+    return row(page, model).get_by_role("button", name=f"{name} {model}", exact=True)
+
+
+def expect_state(page: Page, model: str, state: str) -> None:
+    expect(row(page, model).locator(".badge")).to_have_text(state)
+
+
+def say(page: Page, model: str, text: str) -> Locator:
+    """The answer's place."""
+    answers = page.locator(".message.assistant")
+    place = answers.count()
+    page.locator("#chat-model").select_option(model)
+    page.get_by_label("Message", exact=True).fill(text)
+    page.keyboard.press("Enter")
+    return answers.nth(place)
+
+
+def expect_answered(page: Page) -> None:
+    expect(page.locator("#chat-send")).to_have_text("Send")
+
+
+def fall_asleep(server: Server, model: str, level: int) -> None:
+    assert server.http.post("/wake_up", params={"model": model}).status_code == 200
+    assert server.http.post("/sleep", params={"model": model, "level": level}).json()["level"] == level
+
+
+@pytest.mark.parametrize("model", ["light", ODD])
+def test_wake_sleep_and_pin(page: Page, server: Server, model: str) -> None:
+    fall_asleep(server, model, 2)
+    expect_state(page, model, "asleep 2")
+    button(page, model, "Wake").click()
+    expect_state(page, model, "awake")
+    expect(row(page, model)).to_contain_text(re.compile(r"sleeps in (10:00|9:\d\d)"))
+    expect(row(page, model)).to_contain_text("from level 2")
+    button(page, model, "Pin").click()
+    expect(row(page, model)).to_contain_text("pinned, stays awake")
+    expect(button(page, model, "Pin")).to_have_attribute("aria-pressed", "true")
+    assert server.status(model)["pinned"]
+    button(page, model, "Pin").click()
+    expect(row(page, model)).to_contain_text("sleeps in")
+    button(page, model, "Sleep").click()
+    expect_state(page, model, "asleep 1")
+    expect(page.locator("#memory")).to_contain_text("MiB parked")
+    button(page, model, "Deep sleep").click()
+    expect_state(page, model, "asleep 2")
+    assert server.status(model)["level"] == 2
+
+
+def test_pictures_show_what_happened(page: Page, server: Server) -> None:
+    fall_asleep(server, "light", 1)
+    server.http.post("/wake_up?model=light")
+    expect_state(page, "light", "awake")
+    lane = page.locator("#timeline .lane").filter(has_text="light")
+    for kind in ("awake", "asleep-1"):
+        expect(lane.locator(f"rect[data-kind='{kind}']").last).to_be_attached()
+    expect(lane.locator("line title").last).to_contain_text("waking → awake: by hand")
+    expect(page.locator("#wakes .level").filter(has_text="from level 1")).to_contain_text("median")
+    expect(page.locator("#memory .filling i[data-kind='awake']").first).to_be_visible()
+    page.get_by_text("Latest transitions in words").click()
+    expect(page.locator(".latest li").first).to_contain_text("light waking → awake: by hand")
+
+
+def test_chat_wakes_a_sleeper_and_remembers(page: Page, server: Server) -> None:
+    fall_asleep(server, "light", 2)
+    expect_state(page, "light", "asleep 2")
+    page.evaluate(NOTE_WAITS)
+    answer = say(page, "light", "What is 7 plus 5?")
+    expect_answered(page)
+    expect(answer.locator(".said")).to_contain_text("12")
+    waits = page.evaluate("window.waits")
+    assert re.match(r"waking… · \d\.\d\ss", waits[0]), waits
+    expect_state(page, "light", "awake")
+    say(page, "light", "How does sleep work?")
+    expect_answered(page)
+    expect(page.locator(".message")).to_have_count(4)
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator(".message")).to_have_count(0)
+
+
+def test_a_long_answer_is_counted_and_can_be_stopped(page: Page, server: Server) -> None:
+    answer = say(page, "endless", "Tell me all.")
+    expect(answer.locator(".said")).not_to_be_empty()
+    expect(row(page, "endless")).to_contain_text("tokens/s")
+    expect(row(page, "endless")).to_contain_text("1 running")
+    page.get_by_role("button", name="Stop").click()
+    expect_answered(page)
+    expect(answer).to_contain_text("stopped")
+    expect(row(page, "endless")).to_contain_text("sleeps in")
+    assert server.status("endless")["in_flight"] == 0
+
+
+def test_reasoning_is_shown_apart(page: Page) -> None:
+    answer = say(page, "thinker", "Think.")
+    expect(answer.locator("summary")).to_have_text("Reasoning")
+    page.get_by_role("button", name="Stop").click()
+    expect_answered(page)
+    answer.locator("summary").click()
+    expect(answer.locator(".reasoning")).to_be_visible()
+    expect(answer.locator(".said")).to_have_count(0)
+
+
+def test_errors_are_told_in_the_words_of_the_server(browser: Browser, server: Server) -> None:
+    with opened(browser, server, failures=True) as page:
+        answer = say(page, "broken", "Hello?")
+        expect_answered(page)
+        expect(answer.locator(".error")).to_contain_text("config.json")
+        expect(row(page, "broken").locator(".error")).to_contain_text("config.json")
+        button(page, "broken", "Wake").click()
+        expect(page.locator("#action-error")).to_contain_text("broken could not be woken")
+
+
+def test_a_key_is_asked_for(browser: Browser, server: Server) -> None:
+    before = server._config.read_text()
+    keys = '[server]\napi_keys = ["user"]\nadmin_keys = ["admin"]'
+    try:
+        server._config.write_text(before.replace("[server]", keys, 1))
+        server.signal(signal.SIGHUP)
+        server.wait_until(lambda: server.http.get("/api/status").status_code == 401, "no keys")
+        with opened(browser, server, failures=True) as page:
+            _use_keys(page)
+    finally:
+        server._config.write_text(before)
+        server.signal(signal.SIGHUP)
+        server.wait_until(lambda: server.http.get("/api/status").status_code == 200, "still keys")
+
+
+def _use_keys(page: Page) -> None:
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("The server asks for a key")
+    page.keyboard.press("Escape")
+    expect(page.locator("#connection")).to_have_text("a key is needed")
+    page.get_by_role("button", name="Key…").click()
+    page.keyboard.type("wrong")
+    page.keyboard.press("Enter")
+    expect(dialog).to_contain_text("does not take this key")
+    page.keyboard.type("user")
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_hidden()
+    expect(page.locator("#connection")).to_have_text("live")
+    button(page, "light", "Pin").click()
+    expect(dialog).to_contain_text("does not take this key for that")
+    page.keyboard.type("admin")
+    page.keyboard.press("Enter")
+    expect(button(page, "light", "Pin")).to_have_attribute("aria-pressed", "true")
+    button(page, "light", "Pin").click()
+    expect(button(page, "light", "Pin")).to_have_attribute("aria-pressed", "false")
+    page.reload()
+    expect(page.locator("#connection")).to_have_text("live")
+    page.get_by_role("button", name="Key…").click()
+    page.get_by_role("button", name="Forget key").click()
+    expect(dialog).to_contain_text("The server asks for a key")
+
+
+def test_the_server_restarts_under_the_page(browser: Browser, server: Server) -> None:
+    with opened(browser, server, failures=True) as page:
+        answer = say(page, "light", "What is 7 plus 5?")
+        expect_answered(page)
+        assert server.process is not None
+        server.process.kill()
+        server.process.wait()
+        expect(page.locator("#connection")).to_have_text("connection lost, trying again…")
+        lost = say(page, "light", "How does sleep work?")
+        expect(lost.locator(".error")).to_have_text("no answer from the server")
+        server.start()
+        expect(page.locator("#connection")).to_have_text("live")
+        expect_state(page, "light", "cold")
+        expect(answer.locator(".said")).to_contain_text("12")
+        lost.get_by_role("button", name="Try again").click()
+        expect(page.locator(".message.assistant").last.locator(".said")).not_to_be_empty()
+        expect_answered(page)
+        expect(page.locator(".message")).to_have_count(4)
+        lane = page.locator("#timeline .lane").filter(has_text="light")
+        expect(lane.locator("line title").last).to_contain_text("a request came")
+
+
+@pytest.mark.parametrize("width", [360, 390, 768])
+def test_a_small_screen_scrolls_one_way_only(browser: Browser, server: Server, width: int) -> None:
+    with opened(browser, server, width=width) as page:
+        expect(button(page, "light", "Pin")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        outside = page.evaluate(
+            """(width) => [...document.querySelectorAll("body *:not(svg *)")]
+                .filter((one) => one.getBoundingClientRect().right > width).map((one) => one.outerHTML)""",
+            width,
+        )
+        assert outside == []
+
+
+def test_by_keyboard_alone(page: Page, server: Server) -> None:
+    fall_asleep(server, "light", 1)
+    expect_state(page, "light", "asleep 1")
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
+        if focused == "Wake light":
+            break
+    assert focused == "Wake light"
+    page.keyboard.press("Enter")
+    expect_state(page, "light", "awake")
+    expect(button(page, "light", "Sleep")).to_be_focused()
+    assert page.locator("#announcer").text_content() == "light is awake"
+    page.keyboard.press("Enter")
+    expect_state(page, "light", "asleep 1")
+
+
+def test_light_and_dark(page: Page) -> None:
+    def background() -> str:
+        colour: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return colour
+
+    page.emulate_media(color_scheme="dark")
+    dark = background()
+    page.emulate_media(color_scheme="light")
+    light = background()
+    assert light != dark
+    page.get_by_role("button", name="Theme: auto").click()
+    page.get_by_role("button", name="Theme: light").click()
+    expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+    assert background() == dark
+    page.reload()
+    assert background() == dark
