@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from gateway.app import create_app
 from gateway.config import Config, ServerConfig
 from gateway.fleet import Fleet, SchedulerTimers
 from gateway.logs import log_to_stderr
+from gateway.port_owner import port_owner
 from gateway.reload import ConfigSource, Reloader
 
 logger = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ def serve(config: Config, source: ConfigSource) -> int:
     try:
         listener = _listen(server)
     except OSError as error:
-        logger.error("cannot listen on %s port %d: %s", server.host, server.port, error.strerror or error)
+        logger.error("%s", _not_listening(server, error))
         return EXIT_NOT_LISTENING
     warn_if_open(server)
     # Never closed: that would wait for threads, and one of them may be in the middle of a download.
@@ -110,6 +112,14 @@ def _listen(server: ServerConfig) -> socket.socket:
     )
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     return listener
+
+
+def _not_listening(server: ServerConfig, error: OSError) -> str:
+    """Why, and what to do about it."""
+    if error.errno != errno.EADDRINUSE:
+        return f"cannot listen on {server.host} port {server.port}: {error.strerror or error}"
+    owner = port_owner(server.port) or "a process that is not ours to see"
+    return f"port {server.port} is in use by {owner}: stop it, or use --port"
 
 
 def _handle_signals(exit_code: asyncio.Future[int], reloader: Reloader) -> None:

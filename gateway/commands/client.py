@@ -14,6 +14,10 @@ from gateway.commands import CommandError
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
+class Unreachable(CommandError):
+    """No gateway there, or it has gone while it answered; it may come back."""
+
+
 class Client:
     """A gateway at its URL."""
 
@@ -52,9 +56,13 @@ class Client:
         try:
             yield
         except httpx.ConnectError:
-            raise CommandError(f"nothing answers at {self.url}: is the gateway running there?") from None
+            raise Unreachable(
+                f"nothing answers at {self.url}: start the gateway with `dormouse serve`, or say where it is "
+                "with --url or DORMOUSE_URL"
+            ) from None
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise CommandError(f"{self.url}: {str(error) or type(error).__name__}") from None
+            kind = Unreachable if isinstance(error, httpx.TransportError) else CommandError
+            raise kind(f"{self.url}: {str(error) or type(error).__name__}") from None
 
 
 def _checked(response: httpx.Response) -> httpx.Response:
