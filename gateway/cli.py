@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import get_args
 
 from engine import DType
-from gateway.commands import CommandError
+from gateway.commands import INTERRUPTED, CommandError
+from gateway.near import nearest
 from gateway.units import parse_bytes, parse_duration
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(argv)
+    args = _parse(sys.argv[1:] if argv is None else argv)
     command = importlib.import_module(f"gateway.commands.{args.verb}")
     try:
         code: int = command.run(args)
@@ -32,12 +33,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"{error}\n")
         code = error.exit_code
     except KeyboardInterrupt:
-        code = 130
+        code = INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has left; without this, flushing at exit would fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    declared = parser()
+    verbs = next(action.choices for action in declared._actions if action.dest == "verb")
+    if words and not words[0].startswith("-") and words[0] not in (verbs or ()):
+        near = nearest(words[0], verbs or ())
+        declared.error(f"no verb {words[0]!r}" + (f"; did you mean {near!r}?" if near else ""))
+    return declared.parse_args(words)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,16 +61,21 @@ def parser() -> argparse.ArgumentParser:
 
     client = _client_options()
     ps = verbs.add_parser("ps", parents=[client], help="what is awake, asleep, in flight and queued")
-    ps.add_argument("--json", action="store_true", help="the gateway's whole status, as JSON")
+    ps.add_argument("-w", "--watch", action="store_true", help="again and again, until q or Ctrl-C")
+    _json(ps, "the gateway's whole status")
     sleep = verbs.add_parser("sleep", parents=[client], help="put a model to sleep")
+    _json(sleep)
     sleep.add_argument("model", metavar="MODEL")
     sleep.add_argument(
         "--level", type=int, choices=[1, 2], help="1 keeps the weights in RAM, 2 gives everything back"
     )
     wake = verbs.add_parser("wake", parents=[client], help="wake a model")
     wake.add_argument("model", metavar="MODEL")
+    _json(wake)
     chat = verbs.add_parser("chat", parents=[client], help="talk with a model in the terminal")
-    chat.add_argument("model", metavar="MODEL")
+    chat.add_argument("model", metavar="MODEL", nargs="?", help="default: the first that is served")
+    chat.add_argument("question", metavar="QUESTION", nargs="?", help="or piped in: answered once")
+    _json(chat, "the answer to one question, as one JSON line")
     _bench(verbs.add_parser("bench", help="measure this machine"))
     _simulate(verbs.add_parser("simulate", help="how a fleet would serve a trace, or a made-up trace"))
     return parser
@@ -115,12 +130,16 @@ def _simulate(parser: argparse.ArgumentParser) -> None:
     add("--costs", type=Path, metavar="FILE", help="the JSON line of `dormouse bench switch`")
     add("--device-memory", type=_bytes, metavar="SIZE", help="default: the RAM of this machine")
     add("--host-memory", type=_bytes, metavar="SIZE", help="RAM beside a device with memory of its own")
-    add("--json", action="store_true", help="one JSON line")
+    _json(parser)
     add("--generate", choices=["zipf", "daily", "bursts"], help="write a trace to standard output instead")
     add("--models", type=count, default=100, metavar="N", help="of a generated trace [%(default)s]")
     add("--requests", type=count, default=100_000, metavar="N", help="[%(default)s]")
     add("--duration", type=_duration, default=86_400.0, metavar="DURATION", help="such as 24h, the default")
     add("--seed", type=int, default=1, metavar="N", help="for what is made up [%(default)s]")
+
+
+def _json(parser: argparse.ArgumentParser, help: str = "one JSON line") -> None:
+    parser.add_argument("--json", action="store_true", help=help)
 
 
 def _client_options() -> argparse.ArgumentParser:

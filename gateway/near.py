@@ -9,7 +9,7 @@ from typing import Final
 
 ALIKE: Final = 0.6
 LONGEST: Final = 64
-"""Characters of a word that is still compared: the work grows with the square of it, and clients choose it."""
+"""Characters of a word that is still compared: the work grows with their square, and clients choose them."""
 MOST: Final = 300
 """Words that are looked at, for the same reason."""
 
@@ -24,10 +24,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     for other in islice(known, MOST):
         for spelling in {other.casefold(), _without_owner(other.casefold(), word)}:
             matcher.set_seq1(spelling[:LONGEST])
-            # The first two are upper bounds of the third, and cheap.
-            if min(matcher.real_quick_ratio(), matcher.quick_ratio()) > likeness:
-                if (ratio := matcher.ratio()) > likeness:
-                    best, likeness = other, ratio
+            if matcher.quick_ratio() > likeness < matcher.ratio():  # the first is a cheap upper bound
+                best, likeness = other, matcher.ratio()
     return best
 
 

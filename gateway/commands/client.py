@@ -43,10 +43,20 @@ class Client:
         with self._errors():
             return _checked(self._http.post(path, params=given)).json()
 
+    def status_of(self, name: str) -> dict[str, Any]:
+        """What /api/status tells of a model, by its name or an alias."""
+        models: list[dict[str, Any]] = self.get("/api/status")["models"]
+        for model in models:
+            if name in (model["name"], *model["aliases"]):
+                return model
+        raise CommandError(f"{name} is not served any more")
+
     @contextmanager
-    def stream(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[str]]:
+    def stream(
+        self, method: str, path: str, body: dict[str, Any] | None = None, **headers: str
+    ) -> Iterator[Iterator[str]]:
         """The lines of the answer, as they come."""
-        with self._errors(), self._http.stream("POST", path, json=body) as response:
+        with self._errors(), self._http.stream(method, path, json=body, headers=headers) as response:
             if response.is_error:
                 response.read()
             yield _checked(response).iter_lines()

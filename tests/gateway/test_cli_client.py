@@ -11,7 +11,9 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,15 +74,35 @@ def test_a_model_sleeps_and_wakes(gateway: Process) -> None:
     assert said(dormouse(gateway, "wake", "fake/quick")).splitlines()[-1].startswith("fake/quick is awake")
 
 
-def test_a_piped_chat_answers_line_by_line_and_remembers(gateway: Process) -> None:
-    answers = said(dormouse(gateway, "chat", "fake/quick", text="first\n\nsecond\n/exit\nnever asked\n"))
-    assert answers.count("Hello from fake/quick") == 3  # the second prompt repeats the first answer
-    assert "second" in answers and "never asked" not in answers
+def test_one_question_is_answered_once(gateway: Process) -> None:
+    for words, text in ((["one question"], "not read"), ([], "one question\n")):
+        answer = said(dormouse(gateway, "chat", "fake/quick", *words, text=text))
+        assert answer.startswith("Hello from fake/quick") and "one question" in answer
+        assert "\x1b" not in answer and "not read" not in answer
+        told = json.loads(said(dormouse(gateway, "chat", "fake/quick", *words, "--json", text=text)))
+        assert (told["model"], told["content"] + "\n", told["reasoning"]) == ("fake/quick", answer, None)
+
+
+def test_without_a_model_the_first_answers(gateway: Process) -> None:
+    assert said(dormouse(gateway, "chat", text="hello")).startswith("Hello from fake/quick")
+
+
+def test_an_empty_question_is_refused(gateway: Process) -> None:
+    assert "empty" in refused(dormouse(gateway, "chat", "fake/quick", text="\n"))
+
+
+def test_sleep_and_wake_as_json(gateway: Process) -> None:
+    told = json.loads(said(dormouse(gateway, "sleep", "fake/quick", "--level", "1", "--json")))
+    assert told == {"model": "fake/quick", "level": 1}
+    told = json.loads(said(dormouse(gateway, "wake", "fake/quick", "--json")))
+    assert (told["model"], told["level"], told["cause"]) == ("fake/quick", 1, "manual")
+    assert told["seconds"] > 0 and "phases" in told
 
 
 def test_what_goes_wrong_is_one_line(gateway: Process) -> None:
     for verb in ("sleep", "wake", "chat"):
         assert "there is: fake/quick" in refused(dormouse(gateway, verb, "nobody"))
+        assert "(did you mean `fake/slow`?)" in refused(dormouse(gateway, verb, "fake/slwo"))
     assert "--api-key or DORMOUSE_API_KEY" in refused(dormouse(gateway, "ps", DORMOUSE_API_KEY="wrong"))
     assert "--api-key or DORMOUSE_API_KEY" in refused(dormouse(gateway, "ps", "--api-key", "wrong"))
     nobody = "http://127.0.0.1:9"
@@ -104,12 +126,45 @@ def test_in_a_terminal_ps_is_a_table(gateway: Process) -> None:
     with Terminal(gateway, "ps") as terminal:
         terminal.expect("MODEL")
         terminal.expect("fake/slow")
+        terminal.expect("parked in RAM")
         assert terminal.exit_code() == 0
 
 
+def test_watching_elsewhere_prints_what_has_changed(gateway: Process) -> None:
+    said(dormouse(gateway, "wake", "fake/quick"))
+    with watching(gateway, "--json") as lines:
+        assert state_of(json.loads(next(lines))) == ("awake", None)
+        said(dormouse(gateway, "sleep", "fake/quick", "--level", "1"))
+        assert ("asleep", 1) in (state_of(json.loads(line)) for line in lines)
+
+
+@contextmanager
+def watching(gateway: Process, *words: str) -> Iterator[Iterator[str]]:
+    environment = {**os.environ, "DORMOUSE_URL": gateway.url, "DORMOUSE_API_KEY": KEY}
+    command = [DORMOUSE, "ps", "--watch", *words]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, text=True, env=environment, preexec_fn=_heed_ctrl_c) as ps:
+        assert ps.stdout is not None
+        try:
+            yield ps.stdout
+            ps.send_signal(signal.SIGINT)
+            assert ps.wait(timeout=20) == 0
+        finally:
+            ps.kill()
+
+
+def state_of(status: dict[str, Any]) -> tuple[str, int | None]:
+    return status["models"][0]["state"], status["models"][0]["level"]
+
+
 def _begin_session() -> None:
-    """As a login does: with the terminal, and with signals that whoever runs the tests may ignore."""
+    """As a login does."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    _heed_ctrl_c()
+
+
+def _heed_ctrl_c() -> None:
+    """Whoever runs the tests may ignore it, which is inherited."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
