@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from engine.protocol import Engine
 from engine.types import (
     ALL_TAGS,
@@ -58,6 +60,8 @@ __all__ = [
     "Tag",
     "TokenLogprob",
     "TransitionReport",
+    "cached_repositories",
+    "download",
     "estimate",
     "limit_memory",
     "memory_state",
@@ -85,6 +89,24 @@ def estimate(path: str, options: EngineOptions | None = None) -> Estimate | None
     from engine.info import estimate_checkpoint
 
     return estimate_checkpoint(path, options or EngineOptions())
+
+
+def download(path: str, revision: str = "main", on_bytes: Callable[[int, int], None] | None = None) -> str:
+    """Fetch what is not here yet of a hub checkpoint that can be served; the directory where it lies then.
+    That of a ``path`` which is one is its own. ``on_bytes`` is told the bytes done and in all. Blocking.
+
+    Raises CheckpointError.
+    """
+    from engine.download import download_checkpoint
+
+    return download_checkpoint(path, revision, on_bytes or (lambda done, total: None))
+
+
+def cached_repositories() -> list[str]:
+    """Hub ids of which files are on this machine, whole or not."""
+    from engine import hub
+
+    return list(hub.cached_repositories())
 
 
 def memory_state(device: str = "cpu") -> MemoryState:

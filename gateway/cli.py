@@ -76,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
     chat.add_argument("model", metavar="MODEL", nargs="?", help="default: the first that is served")
     chat.add_argument("question", metavar="QUESTION", nargs="?", help="or piped in: answered once")
     _json(chat, "the answer to one question, as one JSON line")
+    logs = verbs.add_parser("logs", parents=[client], help="which model woke and slept, when and why")
+    logs.add_argument("model", metavar="MODEL", nargs="?", help="of this one only")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what happens next")
+    _json(logs, "JSON lines")
+    _pull(verbs.add_parser("pull", help="download a model's files, waking nothing"))
     _bench(verbs.add_parser("bench", help="measure this machine"))
     _simulate(verbs.add_parser("simulate", help="how a fleet would serve a trace, or a made-up trace"))
     return parser
@@ -111,6 +116,12 @@ def _serve(parser: argparse.ArgumentParser) -> None:
 def _check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE")
     parser.add_argument("--schema", action="store_true", help="print the JSON schema of the file and leave")
+
+
+def _pull(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="one of the configuration, or a hub id")
+    parser.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE")
+    _json(parser)
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,7 +53,11 @@ class Client:
 
     @contextmanager
     def stream(
-        self, method: str, path: str, body: dict[str, Any] | None = None, **headers: str
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Iterator[Iterator[str]]:
         """The lines of the answer, as they come."""
         with self._errors(), self._http.stream(method, path, json=body, headers=headers) as response:

@@ -33,7 +33,10 @@ class StatusTable:
     def render(self, status: dict[str, Any], complaint: str | None = None) -> RenderableType:
         """With a complaint, the table is old."""
         style = "dim" if complaint else ""
-        table = Table(*COLUMNS, "", box=None, pad_edge=False, header_style="bold", style=style)
+        table = Table(box=None, pad_edge=False, header_style="bold", style=style)
+        for column in COLUMNS:
+            table.add_column(column, no_wrap=True)
+        table.add_column()
         for model in status["models"]:
             name, state, *rest = cells(model)
             table.add_row(Text(name), Text(state, STYLES.get(model["state"], "")), *rest, self._note(model))

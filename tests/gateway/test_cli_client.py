@@ -110,6 +110,18 @@ def test_what_goes_wrong_is_one_line(gateway: Process) -> None:
     assert refused(dormouse(gateway, "ps", "--url", "127.0.0.1:8000")).startswith("127.0.0.1:8000: ")
 
 
+def test_logs_tell_of_transitions(gateway: Process) -> None:
+    said(dormouse(gateway, "wake", "fake/quick"))
+    said(dormouse(gateway, "sleep", "fake/quick", "--level", "1"))
+    lines = said(dormouse(gateway, "logs", "fake/quick")).splitlines()
+    *_, name, transition, why = lines[-1].split("  ")
+    assert (name, transition) == ("fake/quick", "draining -> asleep (1)")
+    assert why.startswith("manual, ") and why.endswith(" MiB")
+    events = [json.loads(line) for line in said(dormouse(gateway, "logs", "--json")).splitlines()]
+    assert {event["model"] for event in events} >= {"fake/quick", "fake/slow"}
+    assert "(did you mean `fake/quick`?)" in refused(dormouse(gateway, "logs", "fake/quik"))
+
+
 def test_in_a_terminal_chat_prompts_and_ctrl_c_stops_an_answer_only(gateway: Process) -> None:
     with Terminal(gateway, "chat", "fake/slow") as terminal:
         terminal.expect("> ")
