@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from engine.protocol import Engine
 from engine.types import (
@@ -66,6 +67,7 @@ __all__ = [
     "limit_memory",
     "memory_state",
     "open",
+    "weight_files",
 ]
 
 
@@ -100,6 +102,13 @@ def download(path: str, revision: str = "main", on_bytes: Callable[[int, int], N
     from engine.download import download_checkpoint
 
     return download_checkpoint(path, revision, on_bytes or (lambda done, total: None))
+
+
+def weight_files(path: str, revision: str = "main") -> list[Path]:
+    """The files that a wake of the checkpoint would read; none of one that is not here whole."""
+    from engine import info
+
+    return info.weight_files(path, revision)
 
 
 def cached_repositories() -> list[str]:

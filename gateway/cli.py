@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dormouse {version('dormouse')}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     _serve(verbs.add_parser("serve", help="start the gateway"))
-    _check(verbs.add_parser("check", help="validate a configuration"))
+    _check(verbs.add_parser("check", help="is a configuration right, and what does it come to here"))
 
     client = _client_options()
     ps = verbs.add_parser("ps", parents=[client], help="what is awake, asleep, in flight and queued")
@@ -81,6 +81,10 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what happens next")
     _json(logs, "JSON lines")
     _pull(verbs.add_parser("pull", help="download a model's files, waking nothing"))
+    completion = verbs.add_parser("completion", help="a script that completes verbs, options and models")
+    completion.add_argument("shell", metavar="{bash,zsh,fish}", choices=["bash", "zsh", "fish", "words"])
+    completion.set_defaults(declared=parser)
+    completion.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     _bench(verbs.add_parser("bench", help="measure this machine"))
     _simulate(verbs.add_parser("simulate", help="how a fleet would serve a trace, or a made-up trace"))
     return parser
@@ -116,6 +120,7 @@ def _serve(parser: argparse.ArgumentParser) -> None:
 def _check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE")
     parser.add_argument("--schema", action="store_true", help="print the JSON schema of the file and leave")
+    _json(parser)
 
 
 def _pull(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ class Unreachable(CommandError):
 class Client:
     """A gateway at its URL."""
 
-    def __init__(self, args: Namespace) -> None:
+    def __init__(self, args: Namespace, *, timeout: float | None = None) -> None:
         try:
             url = httpx.URL(args.url)
         except httpx.InvalidURL as error:
@@ -30,9 +30,12 @@ class Client:
         self._http = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {args.api_key}"} if args.api_key else {},
-            timeout=httpx.Timeout(10, read=None),
+            timeout=timeout or httpx.Timeout(10, read=None),
             trust_env=url.host not in LOOPBACK,
         )
+
+    def close(self) -> None:
+        self._http.close()
 
     def get(self, path: str) -> Any:
         with self._errors():

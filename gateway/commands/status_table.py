@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from gateway.commands.progress import WORDS, ProgressBar
@@ -32,23 +32,31 @@ class StatusTable:
 
     def render(self, status: dict[str, Any], complaint: str | None = None) -> RenderableType:
         """With a complaint, the table is old."""
-        style = "dim" if complaint else ""
-        table = Table(box=None, pad_edge=False, header_style="bold", style=style)
-        for column in COLUMNS:
-            table.add_column(column, no_wrap=True)
-        table.add_column()
-        for model in status["models"]:
-            name, state, *rest = cells(model)
-            table.add_row(Text(name), Text(state, STYLES.get(model["state"], "")), *rest, self._note(model))
-        return Group(table, Text(), Text(complaint, "red") if complaint else memory_line(status))
+        header, *rows = aligned([COLUMNS, *map(cells, status["models"])])
+        lines: list[RenderableType] = [_line("  ".join(header), "bold")]
+        for model, (name, state, *rest) in zip(status["models"], rows, strict=True):
+            coloured = (state, STYLES.get(model["state"], ""))
+            line = Text.assemble(f"{name}  ", coloured, "  ", "  ".join(rest))
+            lines.append(_line(line, "dim" if complaint else ""))
+            lines += [Padding(under, (0, 0, 0, 2)) for under in self._notes(model)]
+        return Group(*lines, "", Text(complaint, "red") if complaint else memory_line(status))
 
-    def _note(self, model: dict[str, Any]) -> RenderableType:
+    def _notes(self, model: dict[str, Any]) -> Iterator[RenderableType]:
         if step := model["progress"]:
             bar = self._bars.setdefault(model["name"], ProgressBar(self._console))
             bar.show(step)
-            return bar
+            yield bar
+            return
         self._bars.pop(model["name"], None)
-        return Text(note(model), "red")
+        if told := note(model):
+            yield Text(told, "red")
+
+
+def _line(text: Text | str, style: str) -> Text:
+    """What does not fit is cut off, so that a model stays a line."""
+    line = Text.assemble(text, style=style)
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
 
 
 def cells(model: dict[str, Any]) -> tuple[str, ...]:
@@ -84,11 +92,14 @@ def memory_line(status: dict[str, Any]) -> Text:
 
 def plain(models: Sequence[dict[str, Any]]) -> str:
     """For everything that is not a terminal."""
-    rows = [(*COLUMNS, ""), *((*cells(model), note(model)) for model in models)]
+    rows = aligned([(*COLUMNS, ""), *((*cells(model), note(model)) for model in models)])
+    return "\n".join("  ".join(row).rstrip() for row in rows)
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[list[str]]:
+    """Padded, so that the columns are as wide as their widest cells."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
 
 
 def _ago(seconds: float | None) -> str:
