@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dormouse {version('dormouse')}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     _serve(verbs.add_parser("serve", help="start the gateway"))
+    _init(verbs.add_parser("init", help="look at this machine and write a config.toml that fits it"))
     _check(verbs.add_parser("check", help="is a configuration right, and what does it come to here"))
 
     client = _client_options()
@@ -115,6 +116,14 @@ def _serve(parser: argparse.ArgumentParser) -> None:
         help="share of the device's memory that may be used (without a GPU: of the RAM)",
     )
     add("--enable-sleep-mode", action="store_true", help="accepted; models always sleep when idle")
+
+
+def _init(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("directories", type=Path, metavar="DIRECTORY", nargs="*", help="with models, beside the cache's")
+    add("--output", type=Path, default=Path("config.toml"), metavar="FILE", help="[%(default)s]")
+    add("--force", action="store_true", help="replace the file")
+    _json(parser)
 
 
 def _check(parser: argparse.ArgumentParser) -> None:

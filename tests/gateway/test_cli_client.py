@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.gateway_process import Process, running
+from tests.terminal import Terminal, heed_ctrl_c
 
 KEY = "the-key"
 DORMOUSE = Path(sys.executable).with_name("dormouse")
@@ -40,6 +38,10 @@ def dormouse(
         timeout=60,
         env={**os.environ, "DORMOUSE_URL": gateway.url, "DORMOUSE_API_KEY": KEY, **environment},
     )
+
+
+def in_terminal(gateway: Process, *words: str) -> Terminal:
+    return Terminal(DORMOUSE, *words, DORMOUSE_URL=gateway.url, DORMOUSE_API_KEY=KEY)
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
@@ -123,7 +125,7 @@ def test_logs_tell_of_transitions(gateway: Process) -> None:
 
 
 def test_in_a_terminal_chat_prompts_and_ctrl_c_stops_an_answer_only(gateway: Process) -> None:
-    with Terminal(gateway, "chat", "fake/slow") as terminal:
+    with in_terminal(gateway, "chat", "fake/slow") as terminal:
         terminal.expect("> ")
         terminal.type("tell me a long story " * 8 + "\n")
         terminal.expect("Hello from")
@@ -135,7 +137,7 @@ def test_in_a_terminal_chat_prompts_and_ctrl_c_stops_an_answer_only(gateway: Pro
 
 
 def test_in_a_terminal_ps_is_a_table(gateway: Process) -> None:
-    with Terminal(gateway, "ps") as terminal:
+    with in_terminal(gateway, "ps") as terminal:
         terminal.expect("MODEL")
         terminal.expect("fake/slow")
         terminal.expect("parked in RAM")
@@ -155,7 +157,7 @@ def watching(gateway: Process, *words: str) -> Iterator[Iterator[str]]:
     environment = {**os.environ, "DORMOUSE_URL": gateway.url, "DORMOUSE_API_KEY": KEY}
     command = [DORMOUSE, "ps", "--watch", *words]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, text=True, env=environment, preexec_fn=_heed_ctrl_c) as ps:
+    with subprocess.Popen(command, stdout=pipe, text=True, env=environment, preexec_fn=heed_ctrl_c) as ps:
         assert ps.stdout is not None
         try:
             yield ps.stdout
@@ -167,52 +169,3 @@ def watching(gateway: Process, *words: str) -> Iterator[Iterator[str]]:
 
 def state_of(status: dict[str, Any]) -> tuple[str, int | None]:
     return status["models"][0]["state"], status["models"][0]["level"]
-
-
-def _begin_session() -> None:
-    """As a login does."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    _heed_ctrl_c()
-
-
-def _heed_ctrl_c() -> None:
-    """Whoever runs the tests may ignore it, which is inherited."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-class Terminal:
-    """A verb in a pseudo-terminal."""
-
-    def __init__(self, gateway: Process, *words: str) -> None:
-        self._control, terminal = pty.openpty()
-        self._process = subprocess.Popen(
-            [DORMOUSE, *words],
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            start_new_session=True,
-            preexec_fn=_begin_session,
-            env={**os.environ, "DORMOUSE_URL": gateway.url, "DORMOUSE_API_KEY": KEY, "TERM": "xterm"},
-        )
-        os.close(terminal)
-        self._shown = ""
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._control)
-
-    def expect(self, text: str) -> None:
-        """Read on until ``text`` has been shown."""
-        while text not in self._shown:
-            self._shown += os.read(self._control, 4096).decode(errors="replace")
-        self._shown = self._shown.partition(text)[2]
-
-    def type(self, keys: str) -> None:
-        os.write(self._control, keys.encode())
-
-    def exit_code(self) -> int:
-        return self._process.wait(timeout=20)
