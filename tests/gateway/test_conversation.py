@@ -91,6 +91,6 @@ def test_reasoning_is_apart_and_not_part_of_what_was_said() -> None:
 def test_an_answer_is_text_whatever_is_in_it() -> None:
     """No wrapping, no markup, no escape sequences."""
     talk, _ = conversation(
-        delta(content="[bold]a long line \x1b]0;title\x07of a model's\n\x9b31mwords :smile:")
+        delta(content="[bold]a line \x1b]0;title\x07of a model's\n\x9b31mwords :smile:")
     )
-    assert told(talk) == ("[bold]a long line ]0;titleof a model's\n31mwords :smile:\n", False)
+    assert told(talk) == ("[bold]a line ]0;titleof a model's\n31mwords :smile:\n", False)
