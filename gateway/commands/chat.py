@@ -11,6 +11,7 @@ from rich.console import Console
 from gateway.commands import INTERRUPTED, CommandError
 from gateway.commands.client import Client
 from gateway.commands.conversation import Conversation
+from gateway.commands.telling import tell
 from gateway.near import nearest
 
 HELP = {
@@ -40,7 +41,7 @@ def _answer_once(conversation: Conversation, question: str, console: Console, as
     if not question:
         raise CommandError("the question is empty")
     if not as_json:
-        return INTERRUPTED if conversation.tell(question, console) else 0
+        return INTERRUPTED if tell(conversation, question, console) else 0
     pieces = list(conversation.ask(question))
     content, reasoning = (
         "".join(piece.text for piece in pieces if piece.reasoning is kind) for kind in (False, True)
@@ -61,7 +62,7 @@ def _converse(conversation: Conversation, console: Console) -> None:
                 if typed.startswith("/"):
                     _command(conversation, typed)
                 else:
-                    conversation.tell(typed, console)
+                    tell(conversation, typed, console)
             except CommandError as error:
                 console.print(str(error), style="red", markup=False, soft_wrap=True)
 

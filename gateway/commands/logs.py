@@ -52,10 +52,10 @@ def _follow(client: Client) -> Iterator[dict[str, Any]]:
                 for number, event in _events(lines):
                     seen = number
                     yield event
-        except Unreachable as error:
+        except Unreachable:
             if not answered:
                 raise
-            print(f"{error}; trying again", file=sys.stderr, flush=True)
+            print(f"the gateway at {client.url} does not answer; trying again", file=sys.stderr, flush=True)
             answered = _wait_for(client)
 
 

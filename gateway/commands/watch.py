@@ -34,8 +34,8 @@ def watch_table(client: Client, console: Console) -> None:
                 return
             try:
                 status, complaint = client.get("/api/status"), None
-            except Unreachable as error:
-                complaint = f"{error}; trying again"
+            except Unreachable:
+                complaint = _gone(client)
 
 
 def watch_lines(client: Client, told: Callable[[dict[str, Any]], str]) -> None:
@@ -50,10 +50,14 @@ def watch_lines(client: Client, told: Callable[[dict[str, Any]], str]) -> None:
             time.sleep(BUSY if _is_moving(status) else QUIET)
             try:
                 status, gone = client.get("/api/status"), False
-            except Unreachable as error:
+            except Unreachable:
                 if not gone:
-                    print(f"{error}; trying again", file=sys.stderr, flush=True)
+                    print(_gone(client), file=sys.stderr, flush=True)
                 gone = True
+
+
+def _gone(client: Client) -> str:
+    return f"the gateway at {client.url} does not answer; trying again"
 
 
 def _telling(status: dict[str, Any]) -> list[list[Any]]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from gateway.commands import CommandError
 from gateway.commands.client import Client
 from gateway.commands.conversation import Conversation, Piece
+from gateway.commands.telling import tell
 
 
 class Gateway:
@@ -52,7 +53,7 @@ def conversation(*events: dict[str, Any] | type[BaseException]) -> tuple[Convers
 
 def told(talk: Conversation) -> tuple[str, bool]:
     console = Console(file=io.StringIO(), width=20)
-    stopped = talk.tell("hello", console)
+    stopped = tell(talk, "hello", console)
     return cast(io.StringIO, console.file).getvalue(), stopped
 
 
@@ -90,7 +91,5 @@ def test_reasoning_is_apart_and_not_part_of_what_was_said() -> None:
 
 def test_an_answer_is_text_whatever_is_in_it() -> None:
     """No wrapping, no markup, no escape sequences."""
-    talk, _ = conversation(
-        delta(content="[bold]a line \x1b]0;title\x07of a model's\n\x9b31mwords :smile:")
-    )
+    talk, _ = conversation(delta(content="[bold]a line \x1b]0;title\x07of a model's\n\x9b31mwords :smile:"))
     assert told(talk) == ("[bold]a line ]0;titleof a model's\n31mwords :smile:\n", False)
