@@ -59,7 +59,18 @@ def parser() -> argparse.ArgumentParser:
     _serve(verbs.add_parser("serve", help="start the gateway"))
     _init(verbs.add_parser("init", help="look at this machine and write a config.toml that fits it"))
     _check(verbs.add_parser("check", help="is a configuration right, and what does it come to here"))
+    _client_verbs(verbs)
+    _pull(verbs.add_parser("pull", help="download a model's files, waking nothing"))
+    completion = verbs.add_parser("completion", help="a script that completes verbs, options and models")
+    completion.add_argument("shell", metavar="{bash,zsh,fish}", choices=["bash", "zsh", "fish", "words"])
+    completion.set_defaults(declared=parser)
+    completion.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    _bench(verbs.add_parser("bench", help="measure this machine"))
+    _simulate(verbs.add_parser("simulate", help="how a fleet would serve a trace, or a made-up trace"))
+    return parser
 
+
+def _client_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     client = _client_options()
     ps = verbs.add_parser("ps", parents=[client], help="what is awake, asleep, in flight and queued")
     ps.add_argument("-w", "--watch", action="store_true", help="again and again, until q or Ctrl-C")
@@ -81,14 +92,6 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("model", metavar="MODEL", nargs="?", help="of this one only")
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what happens next")
     _json(logs, "JSON lines")
-    _pull(verbs.add_parser("pull", help="download a model's files, waking nothing"))
-    completion = verbs.add_parser("completion", help="a script that completes verbs, options and models")
-    completion.add_argument("shell", metavar="{bash,zsh,fish}", choices=["bash", "zsh", "fish", "words"])
-    completion.set_defaults(declared=parser)
-    completion.add_argument("words", nargs="*", help=argparse.SUPPRESS)
-    _bench(verbs.add_parser("bench", help="measure this machine"))
-    _simulate(verbs.add_parser("simulate", help="how a fleet would serve a trace, or a made-up trace"))
-    return parser
 
 
 def _serve(parser: argparse.ArgumentParser) -> None:

@@ -43,8 +43,9 @@ class Amounts(ProgressColumn):
 class ProgressBar:
     """Of one model. Each phase has a bar and a rate of its own."""
 
-    def __init__(self, console: Console) -> None:
-        columns: Any = (TextColumn("{task.description}"), BarColumn(WIDTH), Amounts())
+    def __init__(self, console: Console, label: str = "") -> None:
+        self._label = label
+        columns: Any = (TextColumn("{task.description}", markup=False), BarColumn(WIDTH), Amounts())
         self._bars = Bars(*columns, console=console, auto_refresh=False)
         self._phase: str | None = None
         self._task = self._bars.add_task("")
@@ -53,7 +54,8 @@ class ProgressBar:
         if step["phase"] != self._phase:
             self._phase = step["phase"]
             self._bars.remove_task(self._task)
-            self._task = self._bars.add_task(WORDS.get(step["phase"], step["phase"]), total=None)
+            doing = WORDS.get(step["phase"], step["phase"])
+            self._task = self._bars.add_task(f"{self._label} {doing}".strip(), total=None)
         self._bars.update(self._task, completed=step["done"], total=step["total"] or None)
 
     def __rich__(self) -> RenderableType:

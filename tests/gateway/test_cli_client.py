@@ -1,4 +1,4 @@
-"""The verbs that talk to a running gateway: ps, sleep, wake, chat."""
+"""The verbs that talk to a running gateway: ps, sleep, wake, chat, logs."""
 
 from __future__ import annotations
 
@@ -124,6 +124,14 @@ def test_logs_tell_of_transitions(gateway: Process) -> None:
     assert "(did you mean `fake/quick`?)" in refused(dormouse(gateway, "logs", "fake/quik"))
 
 
+def test_logs_go_on_with_what_happens(gateway: Process) -> None:
+    said(dormouse(gateway, "wake", "fake/quick"))
+    with running_verb(gateway, "logs", "--follow", "--json", "fake/quick") as lines:
+        assert json.loads(next(lines))["before"] == "cold"
+        said(dormouse(gateway, "sleep", "fake/quick", "--level", "2"))
+        assert any(json.loads(line)["level"] == 2 for line in lines)
+
+
 def test_in_a_terminal_chat_prompts_and_ctrl_c_stops_an_answer_only(gateway: Process) -> None:
     with in_terminal(gateway, "chat", "fake/slow") as terminal:
         terminal.expect("> ")
@@ -146,25 +154,25 @@ def test_in_a_terminal_ps_is_a_table(gateway: Process) -> None:
 
 def test_watching_elsewhere_prints_what_has_changed(gateway: Process) -> None:
     said(dormouse(gateway, "wake", "fake/quick"))
-    with watching(gateway, "--json") as lines:
+    with running_verb(gateway, "ps", "--watch", "--json") as lines:
         assert state_of(json.loads(next(lines))) == ("awake", None)
         said(dormouse(gateway, "sleep", "fake/quick", "--level", "1"))
         assert ("asleep", 1) in (state_of(json.loads(line)) for line in lines)
 
 
 @contextmanager
-def watching(gateway: Process, *words: str) -> Iterator[Iterator[str]]:
+def running_verb(gateway: Process, *words: str) -> Iterator[Iterator[str]]:
     environment = {**os.environ, "DORMOUSE_URL": gateway.url, "DORMOUSE_API_KEY": KEY}
-    command = [DORMOUSE, "ps", "--watch", *words]
+    command = [DORMOUSE, *words]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, text=True, env=environment, preexec_fn=heed_ctrl_c) as ps:
-        assert ps.stdout is not None
+    with subprocess.Popen(command, stdout=pipe, text=True, env=environment, preexec_fn=heed_ctrl_c) as verb:
+        assert verb.stdout is not None
         try:
-            yield ps.stdout
-            ps.send_signal(signal.SIGINT)
-            assert ps.wait(timeout=20) == 0
+            yield verb.stdout
+            verb.send_signal(signal.SIGINT)
+            assert verb.wait(timeout=20) == 0
         finally:
-            ps.kill()
+            verb.kill()
 
 
 def state_of(status: dict[str, Any]) -> tuple[str, int | None]:
