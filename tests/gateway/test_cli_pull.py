@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import engine.demo
+from engine.hub import _explain
 from tests import hub
 from tests.e2e.server import DORMOUSE
+from tests.terminal import heed_ctrl_c
 
 DEMO = Path(engine.demo.__file__).parent / "demo-a"
 
@@ -75,6 +80,38 @@ def test_what_goes_wrong_is_one_line(served: hub.Hub, tmp_path: Path) -> None:
     assert "did you mean mouse?" in refused(pull(served.url, tmp_path, "mousse"))
     nobody = refused(pull("http://127.0.0.1:9", tmp_path / "strange", "mice/dormouse"))
     assert "the hub does not answer at http://127.0.0.1:9" in nobody
+
+
+def test_what_is_gated_says_how_to_get_in(served: hub.Hub, tmp_path: Path) -> None:
+    served.answer = lambda path: (403, {"X-Error-Code": "GatedRepo"}, b"{}")  # type: ignore[method-assign]
+    assert "gated: ask for access" in refused(pull(served.url, tmp_path, "mice/dormouse"))
+
+
+def test_a_full_disk_is_named() -> None:
+    said = _explain(OSError(errno.ENOSPC, "No space left on device"), "main")
+    assert said.startswith("no space left in /") and "HF_HOME" in said
+
+
+def test_ctrl_c_leaves_at_once(served: hub.Hub, tmp_path: Path) -> None:
+    asked, over, answer = threading.Event(), threading.Event(), served.answer
+
+    def slowly(path: str) -> tuple[int, dict[str, str], bytes]:
+        if path.endswith(".safetensors"):
+            asked.set()
+            over.wait(30)
+        return answer(path)
+
+    served.answer = slowly  # type: ignore[method-assign]
+    environment = {**os.environ, **served.environment(tmp_path)}
+    command = [DORMOUSE, "pull", "mice/dormouse"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stderr=pipe, text=True, preexec_fn=heed_ctrl_c) as verb:
+        assert asked.wait(30)
+        verb.send_signal(signal.SIGINT)
+        _, said = verb.communicate(timeout=10)
+        over.set()
+    assert verb.returncode == 130
+    assert said == "mice/dormouse: stopped; what is whole stays, and is not fetched again\n"
 
 
 def test_a_directory_needs_no_download(tmp_path: Path) -> None:
