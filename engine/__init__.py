@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from engine.protocol import Engine
 from engine.types import (
     ALL_TAGS,
@@ -58,11 +61,14 @@ __all__ = [
     "Tag",
     "TokenLogprob",
     "TransitionReport",
+    "cached_repositories",
+    "download",
     "estimate",
     "limit_memory",
     "max_model_len",
     "memory_state",
     "open",
+    "weight_files",
 ]
 
 
@@ -94,6 +100,31 @@ def max_model_len(path: str, options: EngineOptions | None = None) -> int | None
     from engine.info import length_of
 
     return length_of(path, options or EngineOptions())
+
+
+def download(path: str, revision: str = "main", on_bytes: Callable[[int, int], None] | None = None) -> str:
+    """Fetch what is not here yet of a hub checkpoint that can be served; the directory where it lies then.
+    That of a ``path`` which is one is its own. ``on_bytes`` is told the bytes done and in all. Blocking.
+
+    Raises CheckpointError.
+    """
+    from engine.download import download_checkpoint
+
+    return download_checkpoint(path, revision, on_bytes or (lambda done, total: None))
+
+
+def weight_files(path: str, revision: str = "main") -> list[Path]:
+    """The files that a wake of the checkpoint would read; none of one that is not here whole."""
+    from engine import info
+
+    return info.weight_files(path, revision)
+
+
+def cached_repositories() -> list[str]:
+    """Hub ids of which files are on this machine, whole or not."""
+    from engine import hub
+
+    return list(hub.cached_repositories())
 
 
 def memory_state(device: str = "cpu") -> MemoryState:

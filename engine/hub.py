@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import io
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,17 @@ def cached_directory(repo_id: str, revision: str) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
+def cached_repositories() -> Iterator[str]:
+    """Ids of all of which anything lies on disk."""
+    from huggingface_hub import constants
+
+    with suppress(OSError):
+        for directory in sorted(Path(constants.HF_HUB_CACHE).expanduser().iterdir()):
+            kind, _, name = directory.name.partition("--")
+            if kind == "models" and name.count("--") == 1:
+                yield name.replace("--", "/")
+
+
 def fetch_small_files(repo_id: str, revision: str) -> Path:
     """Config, tokenizer and template, so that requests can be checked before any weight is here."""
     return _fetch(repo_id, revision, _SMALL, None)
@@ -63,10 +76,32 @@ def _fetch(repo_id: str, revision: str, patterns: list[str], on_bytes: OnBytes |
             )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(
-            f"{repo_id}: {first}", reason=f"{repo_id} cannot be downloaded from the hub"
+            f"{repo_id}: {_explain(error, revision)}", reason=f"{repo_id} cannot be downloaded from the hub"
         ) from error
+
+
+def _explain(error: Exception, revision: str) -> str:
+    """In one line, with the mend where there is one."""
+    from huggingface_hub import constants, errors
+
+    match error:
+        case errors.GatedRepoError():
+            return "gated: ask for access on its page, then set HF_TOKEN or run `hf auth login`"
+        case errors.RepositoryNotFoundError():
+            return "no such repository on the hub; a private one needs HF_TOKEN or `hf auth login`"
+        case errors.RevisionNotFoundError():
+            return f"no revision {revision}"
+        case errors.LocalEntryNotFoundError(__cause__=errors.HfHubHTTPError() as refusal):
+            return _explain(refusal, revision)
+        case errors.LocalEntryNotFoundError() if constants.HF_HUB_OFFLINE:
+            return "not here, and HF_HUB_OFFLINE forbids asking the hub"
+        case errors.LocalEntryNotFoundError():
+            return f"not here, and the hub does not answer at {constants.ENDPOINT}"
+        case OSError(errno=errno.ENOSPC):
+            return f"no space left in {constants.HF_HUB_CACHE}; HF_HOME names another place"
+    first, *_ = str(error).strip().splitlines() or [repr(error)]
+    return first
 
 
 def _reporter(on_bytes: OnBytes | None) -> Any:
@@ -79,7 +114,7 @@ def _reporter(on_bytes: OnBytes | None) -> Any:
 
     class Reporter(base):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs["disable"] = False
+            kwargs.update(disable=False, file=io.StringIO())  # it ends with a line feed, drawn or not
             kwargs.pop("name", None)
             super().__init__(*args, **kwargs)
             if self.unit == "B":

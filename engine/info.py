@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 from engine.checkpoint import ITEM_SIZES, Checkpoint
 from engine.hub import cached_directory, local_directory
@@ -144,6 +145,17 @@ def estimate_checkpoint(path: str, options: EngineOptions) -> Estimate | None:
         max_model_len=served_length(config, options),
         architecture=config.architecture,
     )
+
+
+def weight_files(path: str, revision: str) -> list[Path]:
+    """See ``engine.weight_files``."""
+    directory = local_directory(path) or cached_directory(path, revision)
+    if directory is None:
+        return []
+    try:
+        return Checkpoint(directory).shard_paths()
+    except CheckpointError:
+        return []
 
 
 def _least_bytes(config: AnyConfig, item_size: int) -> int:

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import get_args
 
 from engine import DType
-from gateway.commands import CommandError
+from gateway.commands import INTERRUPTED, CommandError
+from gateway.near import nearest
 from gateway.units import parse_bytes, parse_duration
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(argv)
+    args = _parse(sys.argv[1:] if argv is None else argv)
     command = importlib.import_module(f"gateway.commands.{args.verb}")
     try:
         code: int = command.run(args)
@@ -32,12 +33,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"{error}\n")
         code = error.exit_code
     except KeyboardInterrupt:
-        code = 130
+        code = INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has left; without this, flushing at exit would fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    declared = parser()
+    verbs = next(action.choices for action in declared._actions if action.dest == "verb")
+    if words and not words[0].startswith("-") and words[0] not in (verbs or ()):
+        near = nearest(words[0], verbs or ())
+        declared.error(f"no verb {words[0]!r}" + (f"; did you mean {near!r}?" if near else ""))
+    return declared.parse_args(words)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,23 +57,41 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dormouse {version('dormouse')}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     _serve(verbs.add_parser("serve", help="start the gateway"))
-    _check(verbs.add_parser("check", help="validate a configuration"))
+    _init(verbs.add_parser("init", help="look at this machine and write a config.toml that fits it"))
+    _check(verbs.add_parser("check", help="is a configuration right, and what does it come to here"))
+    _client_verbs(verbs)
+    _pull(verbs.add_parser("pull", help="download a model's files, waking nothing"))
+    completion = verbs.add_parser("completion", help="a script that completes verbs, options and models")
+    completion.add_argument("shell", metavar="{bash,zsh,fish}", choices=["bash", "zsh", "fish", "words"])
+    completion.set_defaults(declared=parser)
+    completion.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    _bench(verbs.add_parser("bench", help="measure this machine"))
+    _simulate(verbs.add_parser("simulate", help="how a fleet would serve a trace, or a made-up trace"))
+    return parser
 
+
+def _client_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     client = _client_options()
     ps = verbs.add_parser("ps", parents=[client], help="what is awake, asleep, in flight and queued")
-    ps.add_argument("--json", action="store_true", help="the gateway's whole status, as JSON")
+    ps.add_argument("-w", "--watch", action="store_true", help="again and again, until q or Ctrl-C")
+    _json(ps, "the gateway's whole status")
     sleep = verbs.add_parser("sleep", parents=[client], help="put a model to sleep")
+    _json(sleep)
     sleep.add_argument("model", metavar="MODEL")
     sleep.add_argument(
         "--level", type=int, choices=[1, 2], help="1 keeps the weights in RAM, 2 gives everything back"
     )
     wake = verbs.add_parser("wake", parents=[client], help="wake a model")
     wake.add_argument("model", metavar="MODEL")
+    _json(wake)
     chat = verbs.add_parser("chat", parents=[client], help="talk with a model in the terminal")
-    chat.add_argument("model", metavar="MODEL")
-    _bench(verbs.add_parser("bench", help="measure this machine"))
-    _simulate(verbs.add_parser("simulate", help="how a fleet would serve a trace, or a made-up trace"))
-    return parser
+    chat.add_argument("model", metavar="MODEL", nargs="?", help="default: the first that is served")
+    chat.add_argument("question", metavar="QUESTION", nargs="?", help="or piped in: answered once")
+    _json(chat, "the answer to one question, as one JSON line")
+    logs = verbs.add_parser("logs", parents=[client], help="which model woke and slept, when and why")
+    logs.add_argument("model", metavar="MODEL", nargs="?", help="of this one only")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what happens next")
+    _json(logs, "JSON lines")
 
 
 def _serve(parser: argparse.ArgumentParser) -> None:
@@ -93,9 +121,24 @@ def _serve(parser: argparse.ArgumentParser) -> None:
     add("--enable-sleep-mode", action="store_true", help="accepted; models always sleep when idle")
 
 
+def _init(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("directories", type=Path, metavar="DIRECTORY", nargs="*", help="with models, beside the cache's")
+    add("--output", type=Path, default=Path("config.toml"), metavar="FILE", help="[%(default)s]")
+    add("--force", action="store_true", help="replace the file")
+    _json(parser)
+
+
 def _check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE")
     parser.add_argument("--schema", action="store_true", help="print the JSON schema of the file and leave")
+    _json(parser)
+
+
+def _pull(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="one of the configuration, or a hub id")
+    parser.add_argument("--config", type=Path, default=Path("config.toml"), metavar="FILE")
+    _json(parser)
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:
@@ -115,12 +158,16 @@ def _simulate(parser: argparse.ArgumentParser) -> None:
     add("--costs", type=Path, metavar="FILE", help="the JSON line of `dormouse bench switch`")
     add("--device-memory", type=_bytes, metavar="SIZE", help="default: the RAM of this machine")
     add("--host-memory", type=_bytes, metavar="SIZE", help="RAM beside a device with memory of its own")
-    add("--json", action="store_true", help="one JSON line")
+    _json(parser)
     add("--generate", choices=["zipf", "daily", "bursts"], help="write a trace to standard output instead")
     add("--models", type=count, default=100, metavar="N", help="of a generated trace [%(default)s]")
     add("--requests", type=count, default=100_000, metavar="N", help="[%(default)s]")
     add("--duration", type=_duration, default=86_400.0, metavar="DURATION", help="such as 24h, the default")
     add("--seed", type=int, default=1, metavar="N", help="for what is made up [%(default)s]")
+
+
+def _json(parser: argparse.ArgumentParser, help: str = "one JSON line") -> None:
+    parser.add_argument("--json", action="store_true", help=help)
 
 
 def _client_options() -> argparse.ArgumentParser:

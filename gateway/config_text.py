@@ -6,11 +6,12 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
+
+from gateway.near import nearest
 
 _VARIABLE: Final = re.compile(r"\$\{(?:([A-Za-z_]\w*)(?::-([^}]*))?\})?")
 _HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -122,8 +123,8 @@ def _type_at(table: type[msgspec.Struct], path: str) -> Any:
 
 
 def _nearest(key: str, table: Any) -> str:
-    near = get_close_matches(key, table.__struct_fields__, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(table.__struct_fields__)}"
+    near = nearest(key, table.__struct_fields__)
+    return f"; did you mean {near}?" if near else f"; known are {', '.join(table.__struct_fields__)}"
 
 
 def _choices(kind: Any) -> list[Any]:

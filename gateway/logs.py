@@ -6,8 +6,9 @@ A record's ``fields`` (``logging``'s ``extra``) follow the message as ``key=valu
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
@@ -15,11 +16,22 @@ from gateway.config import LogFormat
 
 
 def log_to_stderr(log_format: LogFormat) -> None:
-    handler = logging.StreamHandler()
+    handler = StderrHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     for ours in ("dormouse", "gateway", "engine"):
         logging.getLogger(ours).setLevel(logging.INFO)
+
+
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """To what standard error is at the time: beneath a bar in a terminal it is not what it was at first."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
 
 
 class TextFormatter(logging.Formatter):

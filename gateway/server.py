@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 import uvloop
@@ -25,9 +26,10 @@ from litestar import Litestar
 from gateway.api.access import warn_if_open
 from gateway.app import create_app
 from gateway.config import Config, ServerConfig
-from gateway.fleet import Fleet, SchedulerTimers
+from gateway.fleet import Fleet, ModelStatus, SchedulerTimers
 from gateway.http_protocol import HttpProtocol
 from gateway.logs import log_to_stderr
+from gateway.port_owner import port_owner
 from gateway.reload import ConfigSource, Reloader
 
 logger = logging.getLogger(__name__)
@@ -43,22 +45,25 @@ POLL = 0.1
 GRACE = 2
 """Seconds for the last bytes of answers to leave, and as many for the engines to close."""
 
+Starting = Callable[[Sequence[ModelStatus]], None]
+"""Is told the status while the fleet gets ready, and at the end nothing."""
 
-def serve(config: Config, source: ConfigSource) -> int:
+
+def serve(config: Config, source: ConfigSource, starting: Starting) -> int:
     """Serve until told to stop; the exit code for the process, which must end now."""
     server = config.server
     log_to_stderr(server.log_format)
     try:
         listener = _listen(server)
     except OSError as error:
-        logger.error("cannot listen on %s port %d: %s", server.host, server.port, error.strerror or error)
+        logger.error("%s", _not_listening(server, error))
         return EXIT_NOT_LISTENING
     warn_if_open(server)
     # Never closed: that would wait for threads, and one of them may be in the middle of a download.
-    return uvloop.new_event_loop().run_until_complete(_run(config, source, listener))
+    return uvloop.new_event_loop().run_until_complete(_run(config, source, listener, starting))
 
 
-async def _run(config: Config, source: ConfigSource, listener: socket.socket) -> int:
+async def _run(config: Config, source: ConfigSource, listener: socket.socket, starting: Starting) -> int:
     exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     fleet = Fleet(config, SchedulerTimers())
     reloader = Reloader(fleet, source)
@@ -68,10 +73,12 @@ async def _run(config: Config, source: ConfigSource, listener: socket.socket) ->
     serving.add_done_callback(lambda _: _settle(exit_code, EXIT_NOT_LISTENING))
     invitation = _invitation(config, listener.getsockname()[1])
     background = [
-        asyncio.create_task(_watch(fleet, invitation, exit_code)),
+        asyncio.create_task(_watch(fleet, invitation, starting, exit_code)),
         asyncio.create_task(reloader.run()),
     ]
-    if await exit_code == os.EX_OK:
+    reason = await exit_code
+    starting(())
+    if reason == os.EX_OK:
         await _drain(fleet, fleet.config.server.drain_timeout)
     for task in background:
         task.cancel()
@@ -113,6 +120,14 @@ def _listen(server: ServerConfig) -> socket.socket:
     return listener
 
 
+def _not_listening(server: ServerConfig, error: OSError) -> str:
+    """Why, and what to do about it."""
+    if error.errno != errno.EADDRINUSE:
+        return f"cannot listen on {server.host} port {server.port}: {error.strerror or error}"
+    owner = port_owner(server.port) or "a process that is not ours to see"
+    return f"port {server.port} is in use by {owner}: stop it, or use --port"
+
+
 def _handle_signals(exit_code: asyncio.Future[int], reloader: Reloader) -> None:
     def stop(signum: signal.Signals) -> None:
         if exit_code.done():
@@ -140,12 +155,14 @@ async def _drain(fleet: Fleet, longest: float) -> None:
         fleet.abort()
 
 
-async def _watch(fleet: Fleet, invitation: str, exit_code: asyncio.Future[int]) -> None:
-    """Invites once the fleet is ready. After a device error nothing on the device can go on in this process;
-    a supervisor starts another."""
+async def _watch(fleet: Fleet, invitation: str, starting: Starting, exit_code: asyncio.Future[int]) -> None:
+    """Invites once the fleet is ready, and tells till then how far it is. After a device error nothing on the
+    device can go on in this process; a supervisor starts another."""
     invited = False
     while not exit_code.done():
         await asyncio.sleep(POLL)
+        if not invited:
+            starting(() if fleet.ready else fleet.status())
         if fleet.ready and not invited:
             invited = True
             sys.stdout.write(invitation)

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from litestar import Request, get
 from litestar.di import NamedDependency
+from litestar.params import FromQuery
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import sse
@@ -30,19 +31,20 @@ async def get_events(
     request: Request[Any, Any, Any],
     fleet: NamedDependency[Fleet],
     server: NamedDependency[ServerConfig],
+    follow: FromQuery[bool] = True,
 ) -> ASGIApp:
-    """The models' transitions as they happen, after those that are remembered."""
+    """The models' transitions as they happen, after those that are remembered; not to follow, these only."""
     seen = request.headers.get("last-event-id", "")
     after = int(seen) if seen.isdecimal() else 0
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         client = Client(scope, receive, send, stall_timeout=server.stall_timeout)
-        await client.serve(_tell(client, fleet.events, after))
+        await client.serve(_tell(client, fleet.events, after, follow=follow))
 
     return answer
 
 
-async def _tell(client: Client, events: Events, after: int) -> None:
+async def _tell(client: Client, events: Events, after: int, *, follow: bool) -> None:
     changed = asyncio.Event()
     stop = events.subscribe(lambda _: changed.set())
     try:
@@ -51,7 +53,9 @@ async def _tell(client: Client, events: Events, after: int) -> None:
             changed.clear()
             news = b"".join(_encode(events, after))
             after = events.count
-            await client.write(news or sse.comment("still here"))
+            await client.write(news or sse.comment("still here"), more_body=follow)
+            if not follow:
+                return
             with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT):
                     await changed.wait()

@@ -6,6 +6,11 @@ another's imports.
 
 from __future__ import annotations
 
+from typing import Final
+
+INTERRUPTED: Final = 130
+"""The exit code after Ctrl-C."""
+
 
 class CommandError(Exception):
     """Ends the command with one line on stderr."""

@@ -1,87 +1,89 @@
-"""`dormouse chat MODEL`: a conversation in the terminal, streamed. It ends with the session."""
+"""`dormouse chat`: a conversation in the terminal, streamed; or one question and its answer."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any
-from urllib.parse import quote
 
 from rich.console import Console
 
-from gateway.commands import CommandError
+from gateway.commands import INTERRUPTED, CommandError
 from gateway.commands.client import Client
+from gateway.commands.conversation import Conversation
+from gateway.commands.telling import tell
+from gateway.near import nearest
 
-Message = dict[str, str]
+HELP = {
+    "/model NAME": "go on with another model; it is told all that was said",
+    "/models": "the models there are",
+    "/clear": "forget what was said",
+    "/help": "these commands",
+    "/exit": "leave, as Ctrl-D does",
+}
 
 
 def run(args: argparse.Namespace) -> int:
-    client = Client(args)
-    client.get(f"/v1/models/{quote(args.model, safe='')}")
-    interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    if interactive:
-        import readline  # noqa: F401  (input() edits lines and remembers them once it is there)
-
-        print(f"Chatting with {args.model}. Ctrl-C stops an answer, /exit or Ctrl-D leaves.")
-    history: list[Message] = []
-    for question in _questions("> " if interactive else ""):
-        history.append({"role": "user", "content": question})
-        try:
-            answer = _answer(client, args.model, history)
-        except CommandError as error:
-            if not interactive:
-                raise
-            print(error, file=sys.stderr)
-            history.pop()
-        else:
-            history.append({"role": "assistant", "content": answer})
+    conversation = Conversation(Client(args), args.model)
+    console = Console(highlight=False)
+    question: str | None = args.question
+    if question is None and not sys.stdin.isatty():
+        question = sys.stdin.read().strip()
+    if question is not None:
+        return _answer_once(conversation, question, console, args.json)
+    if args.json or not console.is_terminal:
+        raise CommandError("a conversation needs a terminal; for one answer name a question, or pipe it in")
+    _converse(conversation, console)
     return 0
 
 
-def _questions(prompt: str) -> Iterator[str]:
-    while True:
-        try:
-            question = input(prompt).strip()
-        except EOFError:
-            if prompt:
-                print()
-            return
-        except KeyboardInterrupt:
-            print("\nCtrl-D or /exit leaves.")
-            continue
-        if question == "/exit":
-            return
-        if question:
-            yield question
+def _answer_once(conversation: Conversation, question: str, console: Console, as_json: bool) -> int:
+    if not question:
+        raise CommandError("the question is empty")
+    if not as_json:
+        return INTERRUPTED if tell(conversation, question, console) else 0
+    pieces = list(conversation.ask(question))
+    content, reasoning = (
+        "".join(piece.text for piece in pieces if piece.reasoning is kind) for kind in (False, True)
+    )
+    print(json.dumps({"model": conversation.model, "content": content, "reasoning": reasoning or None}))
+    return 0
 
 
-def _answer(client: Client, model: str, history: list[Message]) -> str:
-    """Prints the answer as it comes; what has come when Ctrl-C stops it is the answer."""
-    said = ""
-    waiting = Console(stderr=True).status(f"{model} ...")
-    body = {"model": model, "messages": history, "stream": True}
-    try:
-        with waiting, client.stream("/v1/chat/completions", body) as lines:
-            for text in _texts(lines):
-                waiting.stop()
-                print(text, end="", flush=True)
-                said += text
-    except KeyboardInterrupt:
-        print(" (stopped)", end="")
-    print()
-    return said
+def _converse(conversation: Conversation, console: Console) -> None:
+    from gateway.commands.chat_input import history, questions
+
+    console.print(f"Chatting with {conversation.model}. /help tells more; Ctrl-D leaves.", markup=False)
+    with history():
+        for typed in questions():
+            if typed in ("/exit", "/bye", "/quit"):
+                return
+            try:
+                if typed.startswith("/"):
+                    _command(conversation, typed)
+                else:
+                    tell(conversation, typed, console)
+            except CommandError as error:
+                console.print(str(error), style="red", markup=False, soft_wrap=True)
 
 
-def _texts(lines: Iterable[str]) -> Iterator[str]:
-    """The pieces of text in a stream of server-sent events."""
-    for line in lines:
-        if not line.startswith("data: ") or line == "data: [DONE]":
-            continue
-        event: dict[str, Any] = json.loads(line.removeprefix("data: "))
-        if "error" in event:
-            raise CommandError(event["error"]["message"])
-        for choice in event["choices"]:
-            if text := choice["delta"].get("content"):
-                yield text
+def _command(conversation: Conversation, typed: str) -> None:
+    name, _, words = typed.partition(" ")
+    match name, words.strip():
+        case "/model", "":
+            print(conversation.model)
+        case "/model", model:
+            conversation.model = conversation.find(model)
+            print(f"Now with {model}.")
+        case "/models", _:
+            for model in conversation.models():
+                print("*" if model == conversation.model else " ", model)
+        case "/clear", _:
+            conversation.messages.clear()
+            print("Forgotten.")
+        case "/help", _:
+            print(*(f"{command:12} {what}" for command, what in HELP.items()), sep="\n")
+            print('"""          begins and ends a question of several lines')
+        case _:
+            near = nearest(name, (command.split()[0] for command in HELP))
+            raise CommandError(f"no command {name}" + (f"; did you mean {near}?" if near else "; see /help"))

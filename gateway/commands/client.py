@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,10 +14,14 @@ from gateway.commands import CommandError
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
+class Unreachable(CommandError):
+    """No gateway there, or it has gone while it answered; it may come back."""
+
+
 class Client:
     """A gateway at its URL."""
 
-    def __init__(self, args: Namespace) -> None:
+    def __init__(self, args: Namespace, *, timeout: float | None = None) -> None:
         try:
             url = httpx.URL(args.url)
         except httpx.InvalidURL as error:
@@ -26,9 +30,12 @@ class Client:
         self._http = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {args.api_key}"} if args.api_key else {},
-            timeout=httpx.Timeout(10, read=None),
+            timeout=timeout or httpx.Timeout(10, read=None),
             trust_env=url.host not in LOOPBACK,
         )
+
+    def close(self) -> None:
+        self._http.close()
 
     def get(self, path: str) -> Any:
         with self._errors():
@@ -39,10 +46,24 @@ class Client:
         with self._errors():
             return _checked(self._http.post(path, params=given)).json()
 
+    def status_of(self, name: str) -> dict[str, Any]:
+        """What /api/status tells of a model, by its name or an alias."""
+        models: list[dict[str, Any]] = self.get("/api/status")["models"]
+        for model in models:
+            if name in (model["name"], *model["aliases"]):
+                return model
+        raise CommandError(f"{name} is not served any more")
+
     @contextmanager
-    def stream(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[str]]:
+    def stream(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[Iterator[str]]:
         """The lines of the answer, as they come."""
-        with self._errors(), self._http.stream("POST", path, json=body) as response:
+        with self._errors(), self._http.stream(method, path, json=body, headers=headers) as response:
             if response.is_error:
                 response.read()
             yield _checked(response).iter_lines()
@@ -52,9 +73,13 @@ class Client:
         try:
             yield
         except httpx.ConnectError:
-            raise CommandError(f"nothing answers at {self.url}: is the gateway running there?") from None
+            raise Unreachable(
+                f"nothing answers at {self.url}: start the gateway with `dormouse serve`, or say where it is "
+                "with --url or DORMOUSE_URL"
+            ) from None
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise CommandError(f"{self.url}: {str(error) or type(error).__name__}") from None
+            kind = Unreachable if isinstance(error, httpx.TransportError) else CommandError
+            raise kind(f"{self.url}: {str(error) or type(error).__name__}") from None
 
 
 def _checked(response: httpx.Response) -> httpx.Response:

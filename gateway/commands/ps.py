@@ -1,4 +1,4 @@
-"""`dormouse ps`: one line a model."""
+"""`dormouse ps`: one line a model, once or until told to stop."""
 
 from __future__ import annotations
 
@@ -7,50 +7,28 @@ import json
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from gateway.commands.client import Client
-from gateway.units import format_bytes, format_seconds
-
-COLUMNS = ("MODEL", "STATE", "SINCE", "IN FLIGHT", "QUEUED", "DEVICE", "HOST", "SLEEPS IN")
+from gateway.commands.status_table import StatusTable, plain
+from gateway.commands.watch import watch_lines, watch_table
 
 
 def run(args: argparse.Namespace) -> int:
-    status = Client(args).get("/api/status")
-    if args.json:
-        print(json.dumps(status))
-        return 0
-    rows = [_row(model) for model in status["models"]]
-    console = Console()
-    if console.is_terminal:
-        table = Table(*COLUMNS, box=None, pad_edge=False, header_style="bold")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+    client, console = Client(args), Console(highlight=False)
+    if args.watch and console.is_terminal and not args.json:
+        watch_table(client, console)
+    elif args.watch:
+        watch_lines(client, json.dumps if args.json else _plain)
     else:
-        _print_plain([COLUMNS, *rows])
+        status = client.get("/api/status")
+        if args.json:
+            print(json.dumps(status))
+        elif console.is_terminal:
+            console.print(StatusTable(console).render(status))
+        else:
+            print(_plain(status))
     return 0
 
 
-def _row(model: dict[str, Any]) -> tuple[str, ...]:
-    level = model["level"]
-    return (
-        model["name"],
-        f"{model['state']} ({level})" if level else model["state"],
-        _ago(model["state_seconds"]),
-        str(model["in_flight"]),
-        str(model["queued"]),
-        format_bytes(model["device_bytes"]),
-        format_bytes(model["host_bytes"]),
-        _ago(model["sleeps_in_seconds"]),
-    )
-
-
-def _ago(seconds: float | None) -> str:
-    return "-" if seconds is None else format_seconds(seconds)
-
-
-def _print_plain(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def _plain(status: dict[str, Any]) -> str:
+    return plain(status["models"])

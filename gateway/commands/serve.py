@@ -11,7 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from gateway.commands import CommandError
+from gateway.commands.starting import Starting
 from gateway.config import Config, ModelConfig, Size, name_clash
 from gateway.config_file import ConfigError, load_config
 from gateway.config_text import locate
@@ -29,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         config = source.read()
     except ConfigError as error:
         raise CommandError(str(error), exit_code=2) from None
-    code = serve(config, source)
+    code = serve(config, source, Starting(Console(stderr=True)))
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads may still be in a download or a stuck step, and leaving through the interpreter waits for them.

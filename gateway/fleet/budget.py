@@ -59,11 +59,11 @@ class Memory:
         """Other limits from now on."""
         self._config = config
         for device in tuple(self._in_use):
-            self._backend.limit_memory(device, self.device(self._device_name(device), ()).limit)
+            self._backend.limit_memory(device, self.device(self.device_name(device), ()).limit)
 
     def open(self, config: ModelConfig) -> Opened:
         """Open an engine whose KV leaves room for its own weights, however the limit is raised. Blocking."""
-        device = self._device_name(config.device)
+        device = self.device_name(config.device)
         options = config.engine_options()
         estimate = self._backend.estimate(config.path, options)
         weights = estimate.weights_bytes if estimate else 0
@@ -119,7 +119,7 @@ class Memory:
         if estimate is None:
             return None
         needed = estimate.least_bytes
-        limit = self.device(self._device_name(device), ()).limit
+        limit = self.device(self.device_name(device), ()).limit
         if needed <= limit:
             return None
         wanted, allowed = format_shortage(needed, limit)
@@ -137,7 +137,7 @@ class Memory:
             self._shared[device] = self._backend.memory_state(device).shared_with_host
         return self._shared[device]
 
-    def _device_name(self, device: str) -> str:
+    def device_name(self, device: str) -> str:
         """One name for each device, however the configuration calls it."""
         if self._is_shared(device):
             return "cpu"

@@ -15,6 +15,7 @@ from gateway.errors import ModelNotFound
 from gateway.fleet.served_model import ServedModel
 from gateway.fleet.snapshot import Model
 from gateway.fleet.view import seen_by_policy
+from gateway.near import nearest
 
 
 class Roster:
@@ -39,8 +40,10 @@ class Roster:
         return model
 
     def not_found(self, name: str) -> ModelNotFound:
+        near = nearest(name, (*self._models, *self._aliases))
+        meant = f" (did you mean `{near}`?)" if near else ""
         return ModelNotFound(
-            f"The model `{name}` does not exist; there is: {', '.join(self._models) or 'none'}"
+            f"The model `{name}` does not exist{meant}; there is: {', '.join(self._models) or 'none'}"
         )
 
     def get(self, name: str) -> ServedModel | None:

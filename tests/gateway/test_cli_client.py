@@ -1,21 +1,21 @@
-"""The verbs that talk to a running gateway: ps, sleep, wake, chat."""
+"""The verbs that talk to a running gateway: ps, sleep, wake, chat, logs."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.gateway.gateway_process import Process, running
+from tests.terminal import Terminal, heed_ctrl_c
 
 KEY = "the-key"
 DORMOUSE = Path(sys.executable).with_name("dormouse")
@@ -38,6 +38,10 @@ def dormouse(
         timeout=60,
         env={**os.environ, "DORMOUSE_URL": gateway.url, "DORMOUSE_API_KEY": KEY, **environment},
     )
+
+
+def in_terminal(gateway: Process, *words: str) -> Terminal:
+    return Terminal(DORMOUSE, *words, DORMOUSE_URL=gateway.url, DORMOUSE_API_KEY=KEY)
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
@@ -72,15 +76,35 @@ def test_a_model_sleeps_and_wakes(gateway: Process) -> None:
     assert said(dormouse(gateway, "wake", "fake/quick")).splitlines()[-1].startswith("fake/quick is awake")
 
 
-def test_a_piped_chat_answers_line_by_line_and_remembers(gateway: Process) -> None:
-    answers = said(dormouse(gateway, "chat", "fake/quick", text="first\n\nsecond\n/exit\nnever asked\n"))
-    assert answers.count("Hello from fake/quick") == 3  # the second prompt repeats the first answer
-    assert "second" in answers and "never asked" not in answers
+def test_one_question_is_answered_once(gateway: Process) -> None:
+    for words, text in ((["one question"], "not read"), ([], "one question\n")):
+        answer = said(dormouse(gateway, "chat", "fake/quick", *words, text=text))
+        assert answer.startswith("Hello from fake/quick") and "one question" in answer
+        assert "\x1b" not in answer and "not read" not in answer
+        told = json.loads(said(dormouse(gateway, "chat", "fake/quick", *words, "--json", text=text)))
+        assert (told["model"], told["content"] + "\n", told["reasoning"]) == ("fake/quick", answer, None)
+
+
+def test_without_a_model_the_first_answers(gateway: Process) -> None:
+    assert said(dormouse(gateway, "chat", text="hello")).startswith("Hello from fake/quick")
+
+
+def test_an_empty_question_is_refused(gateway: Process) -> None:
+    assert "empty" in refused(dormouse(gateway, "chat", "fake/quick", text="\n"))
+
+
+def test_sleep_and_wake_as_json(gateway: Process) -> None:
+    told = json.loads(said(dormouse(gateway, "sleep", "fake/quick", "--level", "1", "--json")))
+    assert told == {"model": "fake/quick", "level": 1}
+    told = json.loads(said(dormouse(gateway, "wake", "fake/quick", "--json")))
+    assert (told["model"], told["level"], told["cause"]) == ("fake/quick", 1, "manual")
+    assert told["seconds"] > 0 and "phases" in told
 
 
 def test_what_goes_wrong_is_one_line(gateway: Process) -> None:
     for verb in ("sleep", "wake", "chat"):
         assert "there is: fake/quick" in refused(dormouse(gateway, verb, "nobody"))
+        assert "(did you mean `fake/slow`?)" in refused(dormouse(gateway, verb, "fake/slwo"))
     assert "--api-key or DORMOUSE_API_KEY" in refused(dormouse(gateway, "ps", DORMOUSE_API_KEY="wrong"))
     assert "--api-key or DORMOUSE_API_KEY" in refused(dormouse(gateway, "ps", "--api-key", "wrong"))
     nobody = "http://127.0.0.1:9"
@@ -88,8 +112,28 @@ def test_what_goes_wrong_is_one_line(gateway: Process) -> None:
     assert refused(dormouse(gateway, "ps", "--url", "127.0.0.1:8000")).startswith("127.0.0.1:8000: ")
 
 
+def test_logs_tell_of_transitions(gateway: Process) -> None:
+    said(dormouse(gateway, "wake", "fake/quick"))
+    said(dormouse(gateway, "sleep", "fake/quick", "--level", "1"))
+    lines = said(dormouse(gateway, "logs", "fake/quick")).splitlines()
+    *_, name, transition, why = lines[-1].split("  ")
+    assert (name, transition) == ("fake/quick", "draining -> asleep (1)")
+    assert why.startswith("manual, ") and why.endswith(" MiB")
+    events = [json.loads(line) for line in said(dormouse(gateway, "logs", "--json")).splitlines()]
+    assert {event["model"] for event in events} >= {"fake/quick", "fake/slow"}
+    assert "(did you mean `fake/quick`?)" in refused(dormouse(gateway, "logs", "fake/quik"))
+
+
+def test_logs_go_on_with_what_happens(gateway: Process) -> None:
+    said(dormouse(gateway, "wake", "fake/quick"))
+    with running_verb(gateway, "logs", "--follow", "--json", "fake/quick") as lines:
+        assert json.loads(next(lines))["before"] == "cold"
+        said(dormouse(gateway, "sleep", "fake/quick", "--level", "2"))
+        assert any(json.loads(line)["level"] == 2 for line in lines)
+
+
 def test_in_a_terminal_chat_prompts_and_ctrl_c_stops_an_answer_only(gateway: Process) -> None:
-    with Terminal(gateway, "chat", "fake/slow") as terminal:
+    with in_terminal(gateway, "chat", "fake/slow") as terminal:
         terminal.expect("> ")
         terminal.type("tell me a long story " * 8 + "\n")
         terminal.expect("Hello from")
@@ -101,51 +145,35 @@ def test_in_a_terminal_chat_prompts_and_ctrl_c_stops_an_answer_only(gateway: Pro
 
 
 def test_in_a_terminal_ps_is_a_table(gateway: Process) -> None:
-    with Terminal(gateway, "ps") as terminal:
+    with in_terminal(gateway, "ps") as terminal:
         terminal.expect("MODEL")
         terminal.expect("fake/slow")
+        terminal.expect("parked in RAM")
         assert terminal.exit_code() == 0
 
 
-def _begin_session() -> None:
-    """As a login does: with the terminal, and with signals that whoever runs the tests may ignore."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def test_watching_elsewhere_prints_what_has_changed(gateway: Process) -> None:
+    said(dormouse(gateway, "wake", "fake/quick"))
+    with running_verb(gateway, "ps", "--watch", "--json") as lines:
+        assert state_of(json.loads(next(lines))) == ("awake", None)
+        said(dormouse(gateway, "sleep", "fake/quick", "--level", "1"))
+        assert ("asleep", 1) in (state_of(json.loads(line)) for line in lines)
 
 
-class Terminal:
-    """A verb in a pseudo-terminal."""
+@contextmanager
+def running_verb(gateway: Process, *words: str) -> Iterator[Iterator[str]]:
+    environment = {**os.environ, "DORMOUSE_URL": gateway.url, "DORMOUSE_API_KEY": KEY}
+    command = [DORMOUSE, *words]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, text=True, env=environment, preexec_fn=heed_ctrl_c) as verb:
+        assert verb.stdout is not None
+        try:
+            yield verb.stdout
+            verb.send_signal(signal.SIGINT)
+            assert verb.wait(timeout=20) == 0
+        finally:
+            verb.kill()
 
-    def __init__(self, gateway: Process, *words: str) -> None:
-        self._control, terminal = pty.openpty()
-        self._process = subprocess.Popen(
-            [DORMOUSE, *words],
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            start_new_session=True,
-            preexec_fn=_begin_session,
-            env={**os.environ, "DORMOUSE_URL": gateway.url, "DORMOUSE_API_KEY": KEY, "TERM": "xterm"},
-        )
-        os.close(terminal)
-        self._shown = ""
 
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._control)
-
-    def expect(self, text: str) -> None:
-        """Read on until ``text`` has been shown."""
-        while text not in self._shown:
-            self._shown += os.read(self._control, 4096).decode(errors="replace")
-        self._shown = self._shown.partition(text)[2]
-
-    def type(self, keys: str) -> None:
-        os.write(self._control, keys.encode())
-
-    def exit_code(self) -> int:
-        return self._process.wait(timeout=20)
+def state_of(status: dict[str, Any]) -> tuple[str, int | None]:
+    return status["models"][0]["state"], status["models"][0]["level"]

@@ -144,3 +144,11 @@ def test_a_config_without_models_is_no_config_to_serve(
         cli.main(["check"])
     assert left.value.code == 2
     assert capsys.readouterr().err.startswith("config.toml: models: none")
+
+
+def test_a_misspelt_verb_names_the_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for word, told in (("pss", "no verb 'pss'; did you mean 'ps'?"), ("xyzzy", "no verb 'xyzzy'")):
+        with pytest.raises(SystemExit) as left:
+            cli.main([word])
+        assert left.value.code == 2
+        assert capsys.readouterr().err.endswith(f"error: {told}\n")

@@ -75,3 +75,11 @@ async def test_who_leaves_is_told_no_more(gateway: Gateway) -> None:
     before = len(gateway.fleet.events._subscribers)
     await leave(call)
     assert len(gateway.fleet.events._subscribers) == before - 1
+
+
+async def test_who_does_not_follow_hears_what_was(gateway: Gateway) -> None:
+    await gateway.chat("hello")
+    call = gateway.call("GET", "/api/events?follow=false")
+    await call.sent()
+    assert [event["after"] for _, event in await heard(call, 2)] == ["waking", "awake"]
+    await call.ended()

@@ -78,6 +78,8 @@ async def test_an_unknown_name_is_answered_with_those_there_are() -> None:
         assert w.fleet.resolve("other").name == "m0"
         with pytest.raises(ModelNotFound, match="The model `m2` does not exist; there is: m0, m1"):
             w.fleet.resolve("m2")
+        with pytest.raises(ModelNotFound, match=r"exist \(did you mean `other`\?\); there is"):
+            w.fleet.resolve("othr")
 
 
 async def _refused(w: World, name: str) -> str:
