@@ -23,6 +23,8 @@ _HALF = re.compile(
     re.VERBOSE,
 )
 """Of a surrogate pair, which is no character."""
+_PAIR: Final = 32
+"""Bytes in which one has room, and what is around it."""
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
 
 
@@ -38,14 +40,15 @@ async def decode_body(request: Request[Any, Any, Any], decoder: msgspec.json.Dec
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise InvalidRequest(_malformed(body), param="body") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(_malformed(str(error), body), param="body") from None
     except RecursionError:
         raise InvalidRequest("the body is nested too deeply", param="body") from None
 
 
-def _malformed(body: bytes) -> str:
-    if _HALF.search(body):
+def _malformed(message: str, body: bytes) -> str:
+    """Near the end of a body msgspec does not tell half a pair from a body that is cut off."""
+    if "surrogate" in message or ("truncated" in message and _HALF.search(body[-_PAIR:])):
         return "the body is not valid JSON: a string has half of a surrogate pair, which is no character"
     return "the body is not valid JSON"
 
