@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -47,8 +48,9 @@ def _name(process: Path) -> str:
     with suppress(OSError):
         words = (process / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
         program, *arguments = words
-        script = next((word for word in arguments if not word.startswith("-")), None)
-        if _INTERPRETER.fullmatch(Path(program).name) and script and "-c" not in arguments[:1]:
+        options = itertools.takewhile(lambda word: word.startswith("-") and word != "-c", arguments)
+        script = next(iter(arguments[len(list(options)) :]), "-c")
+        if _INTERPRETER.fullmatch(Path(program).name) and script != "-c":
             return Path(script).name
         if program:
             return Path(program).name
