@@ -19,8 +19,8 @@ class Described:
     """Of such a body."""
     answers: type[Struct] | None = None
     """Where the handler returns an application, which sends the answer."""
-    streams: type[Any] | None = None
-    """The data of each event, where a client may ask for a stream, or gets nothing else."""
+    streams: type[Struct] | None = None
+    """The data of each event, where a client may ask for a stream."""
     fails: tuple[int, ...] = ()
     """The status codes of what can go wrong with a good request to a good model."""
 
@@ -30,7 +30,7 @@ def described(
     takes: type[Struct] | None = None,
     example: dict[str, Any] | None = None,
     answers: type[Struct] | None = None,
-    streams: type[Any] | None = None,
+    streams: type[Struct] | None = None,
     fails: tuple[int, ...] = (),
 ) -> dict[str, Described]:
     """For the ``opt`` of a route."""

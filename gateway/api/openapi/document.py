@@ -71,9 +71,7 @@ class _Operation:
 
     @property
     def answers(self) -> Any:
-        """The type; None: events only."""
-        if self.described.streams:
-            return self.described.answers
+        """The type."""
         return self.described.answers or self.handler.parsed_fn_signature.return_type.annotation
 
 
@@ -111,8 +109,7 @@ def _operations(app: Litestar) -> Iterator[_Operation]:
 
 def _sent(operations: list[_Operation]) -> Iterator[Any]:
     for operation in operations:
-        if operation.answers is not None:
-            yield operation.answers
+        yield operation.answers
         if operation.described.streams:
             yield operation.described.streams
 
@@ -152,17 +149,13 @@ def _body(described: Described, schemas: Schemas) -> Schema:
 
 
 def _success(operation: _Operation, schemas: Schemas) -> dict[str, Any]:
-    content = {}
+    media_type = "text/plain" if operation.answers is str else _JSON
+    content = {media_type: {"schema": schemas[operation.answers]}}
     headers: dict[str, Any] = {**_REQUEST_ID}
     description = "The answer."
-    if operation.answers is not None:
-        media_type = "text/plain" if operation.answers is str else _JSON
-        content[media_type] = {"schema": schemas[operation.answers]}
     if streams := operation.described.streams:
         content["text/event-stream"] = {"schema": schemas[streams]}
         description = "The answer; with `stream` the data of each event, and `[DONE]` at the end."
-        if operation.answers is None:
-            description = "The data of each event."
     if operation.described.answers:
         headers["server-timing"] = {"$ref": "#/components/headers/server-timing"}
     return {"description": description, "headers": headers, "content": content}

@@ -31,7 +31,7 @@ from tests.bodies.good import CHAT
 from tests.bodies.json_text import encode
 from tests.gateway.api.conftest import DESK_MODELS, Desk, Gateway, running
 
-UNTOLD = ("/schema", "/dashboard")
+UNTOLD = ("/schema", "/dashboard", "/api/events")
 """Where routes begin that are no part of the API; nor is the page itself."""
 
 
