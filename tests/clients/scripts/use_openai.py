@@ -199,7 +199,7 @@ def several_calls() -> str:
         tool_choice="required",
         temperature=1,
         n=2,
-        max_tokens=250,
+        max_tokens=500,
         stream=True,
     )
     calls: list[dict[int, tuple[str, list[str]]]] = [{}, {}]
