@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -53,15 +54,50 @@ def cached_repositories() -> Iterator[str]:
 
 def fetch_small_files(repo_id: str, revision: str) -> Path:
     """Config, tokenizer and template, so that requests can be checked before any weight is here."""
-    return _fetch(repo_id, revision, _SMALL, None)
+    return _fetch(repo_id, revision, _SMALL, _reporter(None))
 
 
 def fetch_weights(repo_id: str, revision: str, on_bytes: OnBytes) -> Path:
     """The checkpoint's safetensors files; those already here are not fetched again."""
-    return _fetch(repo_id, revision, _WEIGHTS, on_bytes)
+    size = _missing_bytes(repo_id, revision)
+    _check_space(repo_id, size)
+    return _fetch(repo_id, revision, _WEIGHTS, _reporter(on_bytes, size))
 
 
-def _fetch(repo_id: str, revision: str, patterns: list[str], on_bytes: OnBytes | None) -> Path:
+def _missing_bytes(repo_id: str, revision: str) -> int:
+    """Of the weights. 0: none, or the hub does not tell, and whoever fetches them is told why."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        files = snapshot_download(
+            repo_id,
+            revision=revision,
+            allow_patterns=_WEIGHTS,
+            ignore_patterns=_ELSEWHERE,
+            tqdm_class=_reporter(None),
+            dry_run=True,
+        )
+    except (OSError, ValueError):
+        return 0
+    return sum(file.file_size or 0 for file in files if file.will_download)
+
+
+def _check_space(repo_id: str, size: int) -> None:
+    """Before hours of downloading rather than after."""
+    from huggingface_hub import constants
+
+    place = Path(constants.HF_HUB_CACHE).expanduser()
+    with suppress(OSError):
+        free = shutil.disk_usage(place).free
+        if size > free:
+            raise CheckpointError(
+                f"{repo_id}: {-(-size // 2**20)} MiB to download, {free // 2**20} MiB free in {place}; "
+                "HF_HOME names another place",
+                reason=f"there is no space for {repo_id} on the server's disk",
+            )
+
+
+def _fetch(repo_id: str, revision: str, patterns: list[str], reporter: Any) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -72,7 +108,7 @@ def _fetch(repo_id: str, revision: str, patterns: list[str], on_bytes: OnBytes |
                 revision=revision,
                 allow_patterns=patterns,
                 ignore_patterns=_ELSEWHERE,
-                tqdm_class=_reporter(on_bytes),
+                tqdm_class=reporter,
             )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
@@ -104,8 +140,9 @@ def _explain(error: Exception, revision: str) -> str:
     return first
 
 
-def _reporter(on_bytes: OnBytes | None) -> Any:
-    """A progress bar class that draws nothing and tells the bytes of all files together."""
+def _reporter(on_bytes: OnBytes | None, size: int = 0) -> Any:
+    """A progress bar class that draws nothing and tells the bytes of all files together. Its own sum grows
+    with each file that begins, so that ``size`` may know better."""
     from tqdm.auto import tqdm as bar  # a dependency of huggingface_hub
 
     base: Any = bar
@@ -127,7 +164,8 @@ def _reporter(on_bytes: OnBytes | None) -> Any:
             drawn: bool | None = super().update(n)
             if on_bytes is not None and bars:
                 # One bar or two for the same bytes: from the network, and to the disk.
-                on_bytes(int(max(bar.n for bar in bars)), int(max(bar.total or 0 for bar in bars)))
+                total = max(size, *(bar.total or 0 for bar in bars))
+                on_bytes(int(max(bar.n for bar in bars)), int(total))
             return drawn
 
     return Reporter

@@ -53,7 +53,8 @@ PATIENCE: Final = 0.5
 
 def run(args: argparse.Namespace) -> int:
     if args.shell == "words":
-        print(*complete(args.declared, args.words or [""]), sep="\n")
+        for word in complete(args.declared, args.words or [""]):
+            print(word)
     else:
         print(SCRIPTS[args.shell].strip())
     return 0

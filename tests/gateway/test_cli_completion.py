@@ -65,6 +65,11 @@ def test_each_shell_can_read_its_script(shell: str, check: str) -> None:
         subprocess.run([shell, check], input=script, check=True)
 
 
+def test_where_nothing_is_known_nothing_is_said() -> None:
+    command = [DORMOUSE, "completion", "words", "--", "check", "--config", ""]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b""
+
+
 def test_bash_completes(gateway: Process) -> None:
     asks = """
     eval "$(dormouse completion bash)"

@@ -12,12 +12,14 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import engine.demo
-from engine.hub import _explain
+from engine.hub import _check_space, _explain
 from tests import hub
+from tests.bench.random_checkpoint import write_checkpoint
 from tests.e2e.server import DORMOUSE
 from tests.terminal import heed_ctrl_c
 
@@ -60,6 +62,17 @@ def test_a_model_is_here_once_it_was_pulled(served: hub.Hub, tmp_path: Path) -> 
     assert asked >= {"config.json", "model.safetensors"} and not served.fetched()
 
 
+def test_the_size_of_all_files_is_known_from_the_start(served: hub.Hub, tmp_path: Path) -> None:
+    shape = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 4096}
+    sharded = write_checkpoint(tmp_path / "sharded", "60m", shard_bytes=2**19, **shape)
+    files = list(sharded.glob("*.safetensors"))
+    assert len(files) > 2
+    served.publish("mice/sharded", sharded)
+    size = sum(file.stat().st_size for file in files) / 2**20
+    said = pull(served.url, tmp_path, "mice/sharded").stdout
+    assert said.startswith(f"downloading {size:.1f} MiB\n")
+
+
 def test_a_file_that_was_refused_is_all_that_is_fetched_again(served: hub.Hub, tmp_path: Path) -> None:
     served.broken.add("model.safetensors")
     assert refused(pull(served.url, tmp_path, "mice/dormouse")).startswith("mice/dormouse: ")
@@ -90,6 +103,13 @@ def test_what_is_gated_says_how_to_get_in(served: hub.Hub, tmp_path: Path) -> No
 def test_a_full_disk_is_named() -> None:
     said = _explain(OSError(errno.ENOSPC, "No space left on device"), "main")
     assert said.startswith("no space left in /") and "HF_HOME" in said
+
+
+def test_what_cannot_fit_on_the_disk_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=3 * 2**20 - 1))
+    with pytest.raises(engine.CheckpointError, match="mice/large: 4 MiB to download, 2 MiB free in /"):
+        _check_space("mice/large", 3 * 2**20 + 1)
+    _check_space("mice/small", 2**20)
 
 
 def test_ctrl_c_leaves_at_once(served: hub.Hub, tmp_path: Path) -> None:
