@@ -34,5 +34,5 @@ if [[ -z ${BASE_IMAGE:-} ]]; then
 fi
 
 # Docker's format keeps the HEALTHCHECK; chroot isolation also works inside a container.
-buildah build --isolation chroot --format docker --build-arg "BASE_IMAGE=$BASE_IMAGE" \
+buildah build --isolation chroot --format docker --layers --build-arg "BASE_IMAGE=$BASE_IMAGE" \
     --tag dormouse --file "$repository/docker/Dockerfile" "$@" "$repository"
