@@ -30,7 +30,7 @@ needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not in
 
 @pytest.fixture(scope="module")
 def scrape(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """/metrics after models that woke from everywhere, slept, made room and failed, with a streamed answer."""
+    """/metrics after models that woke from everywhere, slept, made room and failed, and a streamed answer."""
     directory = tmp_path_factory.mktemp("metrics")
     fragile = shutil.copytree(DEMO / "demo-b", directory / "fragile")
     paths = {"demo-a": DEMO / "demo-a", "demo-b": DEMO / "demo-b", "fragile": fragile}
