@@ -78,31 +78,32 @@ wait_for grep -q '"content":"' "$files/answer"
 began=$SECONDS
 stop
 printf 'Stopped after %s s\n' $((SECONDS - began))
-expect 'DONE' tail -n 2 "$files/answer"
+expect '"finish_reason":"length"' tail -n 4 "$files/answer"
 
-printf '== Four models of 98 MiB of weights that sleep when idle, as lightly as memory allows\n'
+printf '== Nine models of 98 MiB of weights that sleep when idle, as lightly as memory allows\n'
+models=(a b c d e f g h i)
 mkdir -m 777 "$files/models"
 chmod 755 "$files"
 engine run --rm "${run_args[@]}" --volume "$files/models:/models" --volume "$repository/tests:/src/tests:ro" \
     --env PYTHONPATH=/src --entrypoint python "$image" \
     -m tests.bench.random_checkpoint /models/checkpoint --shape 60m
-printf '[sleep]\nidle_timeout = "3s"\n' >"$files/config.toml"
-for model in a b c d; do
-    printf '[models.%s]\npath = "/models/checkpoint"\n' $model >>"$files/config.toml"
+printf '[sleep]\nidle_timeout = "2s"\n' >"$files/config.toml"
+for model in "${models[@]}"; do
+    printf '[models.%s]\npath = "/models/checkpoint"\n' "$model" >>"$files/config.toml"
 done
 volumes=(--volume "$files/config.toml:/config/config.toml:ro" --volume "$files/models:/models:ro")
 
-# memory LIMIT PATTERN: how many of the four sleep at level 2.
+# memory LIMIT PATTERN: how many of them sleep at level 2.
 memory() {
     start "$1" "${volumes[@]}"
-    for model in a b c d; do
-        expect '"content":".+"' ask $model
+    for model in "${models[@]}"; do
+        expect '"content":".+"' ask "$model"
     done
-    sleep 5
+    sleep 4
     expect asleep inside dormouse ps
     expect "$2" sleepers 2
     stop
 }
 memory 2g '^0$'
-memory 570m '^[1-4]$'
+memory 1g '^[1-8]$'
 printf '== All as it should be\n'
