@@ -13,7 +13,7 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 url=http://127.0.0.1:$port
 name=dormouse-smoke-$$
 files=$(mktemp -d)
-trap 'engine rm --force "$name" >/dev/null 2>&1 || true; rm -rf "$files"' EXIT
+trap 'engine rm --force --volumes "$name" >/dev/null 2>&1 || true; rm -rf "$files"' EXIT
 
 engine() { "${engine[@]}" "$@"; }
 fail() { printf 'FAILED: %s\n' "$*"; exit 1; }
@@ -59,7 +59,7 @@ stop() {
     engine stop --time 45 "$name" >/dev/null
     expect '^exit code 0, killed for memory: false' engine inspect "$name" \
         --format 'exit code {{.State.ExitCode}}, killed for memory: {{.State.OOMKilled}}'
-    engine rm "$name" >/dev/null
+    engine rm --volumes "$name" >/dev/null
 }
 
 printf '== The demo, by a user without rights\n'
