@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the image with buildah, where there is no Docker daemon (as root, since debootstrap needs it):
 #   docker/buildah.sh
+#   IMAGE=dormouse:cuda docker/buildah.sh --build-arg DEVICE=cuda
 # On a base image of your own instead of a fresh Debian:
 #   BASE_IMAGE=python:3.12-slim-bookworm docker/buildah.sh
 # Further arguments go to `buildah build`, for instance to install from a local directory of wheels:
@@ -34,5 +35,5 @@ if [[ -z ${BASE_IMAGE:-} ]]; then
 fi
 
 # Docker's format keeps the HEALTHCHECK; chroot isolation also works inside a container.
-buildah build --isolation chroot --format docker --build-arg "BASE_IMAGE=$BASE_IMAGE" \
-    --tag dormouse --file "$repository/docker/Dockerfile" "$@" "$repository"
+buildah build --isolation chroot --format docker --layers --build-arg "BASE_IMAGE=$BASE_IMAGE" \
+    --tag "${IMAGE:-dormouse}" --file "$repository/docker/Dockerfile" "$@" "$repository"
