@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -26,6 +27,9 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parse(sys.argv[1:] if argv is None else argv)
+    if args.verb == "serve":
+        # Else the first process of a container would not heed it until it serves.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     command = importlib.import_module(f"gateway.commands.{args.verb}")
     try:
         code: int = command.run(args)

@@ -46,6 +46,10 @@ class Metrics:
         self._sleep_seconds = self._histogram("sleep_seconds", "That falling asleep took", "model", "level")
         self._sleep_bytes = self._counter("sleep_bytes", "Given back by sleeps", "model", "level")
         self._evictions = self._counter("evictions", "Sleeps for others' sake", "model", "level", "cause")
+        for model in fleet.config.models:  # rates see a first event only if there was a zero before
+            self._wake_failures.labels(model.name)
+            for level in ("cold", "1", "2"):
+                self._wakes.labels(model.name, level, "request")
         self._registry.register(_FleetCollector(fleet))
         fleet.events.subscribe(self._moved)
 
