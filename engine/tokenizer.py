@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ _CONTEXT = 6
 _HALF = 3
 """Most tokens of a character that is not complete: it has four bytes at most."""
 _REPLACEMENT = "\ufffd"
+_HIDDEN = "\ue000"
+"""For private use: no text has it."""
 _BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 
 
@@ -100,7 +103,18 @@ class Tokenizer:
         return token.replace("▁", " ").encode()
 
     def to_json(self) -> str:
-        return self._tokenizer.to_str()
+        """In which special tokens go by other names: a text that spells their own is made of other tokens."""
+        told = json.loads(self._tokenizer.to_str())
+        names = {token["content"] for token in told["added_tokens"] if token["special"]}
+        for token in told["added_tokens"]:
+            if token["content"] in names:
+                token["content"] = _HIDDEN + token["content"]
+        vocabulary = told["model"]["vocab"]
+        by_name = isinstance(vocabulary, dict)
+        named = vocabulary.items() if by_name else vocabulary
+        renamed = [(_HIDDEN + name if name in names else name, value) for name, value in named]
+        told["model"]["vocab"] = dict(renamed) if by_name else renamed
+        return json.dumps(told)
 
     @cached_property
     def _added(self) -> frozenset[int]:

@@ -59,18 +59,22 @@ class Answer:
                 yield change
 
     def finish_reason(self, reason: FinishReason) -> ChatFinishReason:
-        return "tool_calls" if self._calls and reason == "stop" else reason
+        return "tool_calls" if reason == "stop" and self._told_calls(reason) else reason
 
     def message(self, prefix: str, reason: FinishReason) -> AnswerMessage:
-        """The whole answer, which begins with ``prefix``. A call that the length has cut off is left out."""
+        """The whole answer, which begins with ``prefix``."""
         text = prefix + "".join(self._content)
-        broken_too = reason == "stop" and not self._calls_only
-        calls = [call.wire() for call in self._calls if call.whole or broken_too]
+        calls = [call.wire() for call in self._told_calls(reason)]
         return AnswerMessage(
             content=None if not text and (calls or self._calls_only) else text,
             reasoning_content="".join(self._reasoning) if self._reasoning else UNSET,
             tool_calls=calls or UNSET,
         )
+
+    def _told_calls(self, reason: FinishReason) -> list[_Call]:
+        """Without one that the length has cut off, or a stop string though it must be whole."""
+        broken_too = reason == "stop" and not self._calls_only
+        return [call for call in self._calls if call.whole or broken_too]
 
     def _take(self, piece: Piece) -> ChoiceDelta | None:
         match piece:

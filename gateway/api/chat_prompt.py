@@ -180,6 +180,8 @@ def _form(
 def _strict_form(tools: OfferedTools, dialect: Dialect, writer: LarkWriter, opened: bool) -> Asked | None:
     """Any text, but calls that are valid: in formats where a token begins calls and nothing else."""
     layout = dialect.tools.layout
+    if tools.strict:
+        writer.calls(layout, tools.strict_schemas, most=1)  # what is impossible is refused anywhere
     if not tools.strict or dialect.tools.thinking or not writer.begins_with_token(layout.start):
         return None
     schemas = tools.schemas if layout.parameters else tools.strict_schemas

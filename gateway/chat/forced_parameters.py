@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +19,7 @@ _ABOUT: Final = frozenset(
 _OBJECT: Final = frozenset({"type", "properties", "required", "additionalProperties"})
 _TEXT: Final = "text_value"
 """The rule of all values that are any text."""
+_NO_KEY: Final = re.compile(r"[<>\"\n]")
 _CHOICES: Final = frozenset({"type", "enum", "const"})
 
 
@@ -39,7 +42,10 @@ def parameter_rules(
     parts, lines = [], []
     for at, (key, value) in enumerate(schema["properties"].items()):
         part = f"{rule}_{at}"
-        found = _parameter(lark, part, _marks(parameters, key, value), {**value, **shared})
+        marks = _marks(parameters, key, value)
+        if _NO_KEY.search(key) or marks.closing.strip() in json.dumps(value, ensure_ascii=False):
+            return None  # whoever reads it would take this for the end
+        found = _parameter(lark, part, marks, {**value, **shared})
         if found is None:
             return None
         parts.append(part if key in required else f"{part}?")

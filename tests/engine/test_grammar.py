@@ -444,3 +444,31 @@ async def test_the_demo_models_answer_in_form(directory: Path, awake: OpenEngine
         constraint, is_right = CASES[name]
         sampling = greedy(300, grammar=engine.compile(constraint), temperature=1.0, seed=2, ignore_eos=False)
         assert is_right(say(await collect(engine, ids, sampling)))
+
+
+def make_bpe() -> HubTokenizer:
+    tokenizer: HubTokenizer = make_tokenizer().backend_tokenizer
+    return tokenizer
+
+
+@pytest.mark.parametrize("make", [make_bpe, sentencepiece_like])
+def test_text_that_spells_a_special_token_is_made_of_others(
+    tmp_path: Path, make: Callable[[], HubTokenizer]
+) -> None:
+    """Where nothing else may come the library asks the tokenizer, which would find the special one."""
+    hub = make()
+    hub.add_special_tokens(["<|mark|>"])
+    hub.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path / "tokenizer.json")
+    special = tokenizer.token_id("<|mark|>")
+    compiler = GrammarCompiler(tokenizer.to_json, VOCABULARY, frozenset())
+    grammar = compiler.compile(Constraint(kind="regex", value=r"a<\|mark\|>"))
+    matcher, ids = grammar.matcher(), []  # type: ignore[attr-defined]
+    while not matcher.finished:
+        ids.append(int(allowed_tokens([matcher], VOCABULARY)[0].nonzero()[-1]))
+        matcher.consume(ids[-1])
+    assert special not in ids
+    assert tokenizer.decode(ids, skip_special_tokens=False) == "a<|mark|>"
+    by_id = compiler.compile(Constraint(kind="grammar", value=f"start: <[{special}]>"))
+    allowed = allowed_tokens([by_id.matcher()], VOCABULARY)[0]  # type: ignore[attr-defined]
+    assert allowed.nonzero().flatten().tolist() == [special]

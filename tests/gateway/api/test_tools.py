@@ -369,3 +369,43 @@ async def test_calls_that_must_be_are_no_more_than_there_is_room_for(
     await ask(gateway, "x", tools=TOOLS, tool_choice="required", **fields)
     value = grammar(gateway).value
     assert (" call)" not in value) if more is None else (f" call){{0,{more}}}" in value)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_stop_string_within_a_forced_call_is_no_call(gateway: Gateway, stream: bool) -> None:
+    reply = await ask(
+        gateway,
+        '<tool_call>\n{"name": "find_mice", "arguments": {"where": "h',
+        tool_choice="required",
+        tools=TOOLS,
+        stream=stream,
+    )
+    choice = [event["choices"][0] for event in reply.events[:-1]][-1] if stream else reply.json["choices"][0]
+    assert choice["finish_reason"] == "stop"
+    if not stream:
+        assert "tool_calls" not in choice["message"]
+
+
+async def test_an_impossible_strict_tool_is_refused_in_every_format() -> None:
+    impossible = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": impossible, "strict": True}}
+    async with running(tool_parser="llama3_json") as gateway:
+        reply = await gateway.chat("hello", tools=[tool])
+        assert (reply.status, reply.error["param"]) == (400, "tools")
+        tool["function"]["strict"] = False  # type: ignore[index]
+        assert (await gateway.chat("hello", tools=[tool])).status == 200
+
+
+@pytest.mark.parametrize(
+    ("key", "schema"),
+    [("e>f", {"type": "boolean"}), ("a", {"type": "array", "items": {"enum": ["</parameter>", "b"]}})],
+)
+async def test_what_looks_like_the_end_of_a_parameter_is_written_as_json(
+    key: str, schema: dict[str, Any]
+) -> None:
+    parameters = {"type": "object", "properties": {key: schema}, "required": [key]}
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    async with running(tool_parser="qwen3_coder") as gateway:
+        gateway.alpha.max_model_len = 2000
+        await ask(gateway, "x", tools=[tool], tool_choice="required")
+        assert "call_0_with: %json" in grammar(gateway).value

@@ -46,6 +46,11 @@ def test_all_texts_but_some(texts: set[str]) -> None:
         (r"\s\S.", r"[ \t\n\r\f\v][^\s\x{FEFF}][^\n\r\x{2028}\x{2029}]"),
         (r"[\s.][^\s.]", r"[ \t\n\r\f\v.][^\s\x{FEFF}.]"),
         (r"\\s\.[]]\[.", r"\\s\.[]]\[[^\n\r\x{2028}\x{2029}]"),
+        (r"\D[\D_]", r"[\x{20}-\x{2F}\x{3A}-\x{7E}][\x{20}-\x{2F}\x{3A}-\x{7E}_]"),
+        (r"[^\w-][^\d]", r"[^\w\x{80}-\x{10FFFF}-][^\d\x{80}-\x{10FFFF}]"),
+        (r"[[:alpha:]]{3}", r"[\[:alpha:]]{3}"),
+        (r"[[]a&&b", r"[\[]a&&b"),
+        (r"[a&&b~~c]", r"[a\&&b\~~c]"),
     ],
 )
 def test_spaces_and_ends_of_lines_are_those_of_all_readers(pattern: str, expected: str) -> None:
