@@ -390,6 +390,7 @@ async def test_an_impossible_strict_tool_is_refused_in_every_format() -> None:
     impossible = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
     tool = {"type": "function", "function": {"name": "f", "parameters": impossible, "strict": True}}
     async with running(tool_parser="llama3_json") as gateway:
+        gateway.alpha.max_model_len = 2000
         reply = await gateway.chat("hello", tools=[tool])
         assert (reply.status, reply.error["param"]) == (400, "tools")
         tool["function"]["strict"] = False  # type: ignore[index]
