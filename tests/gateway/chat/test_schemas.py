@@ -17,7 +17,6 @@ from gateway.chat.schemas.text import schema_text
 from tests.grammar_walk import walker
 from tests.schema_kinds import FORMATS, KINDS, REFUSED
 
-
 UNBOUNDED = {"anything", "anything more", "undeclared but required", "oneOf, open"}
 """Kinds that allow texts of any length, which few of a large vocabulary's tokens end."""
 
