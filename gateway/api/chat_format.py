@@ -21,7 +21,7 @@ from gateway.api.schema.chat import (
     ChoiceDelta,
     ChunkChoice,
 )
-from gateway.api.schema.generation import ChunkUsage, CompletionTokensDetails, Usage
+from gateway.api.schema.generation import ChunkUsage, CompletionTokensDetails, Usage, Wake
 from gateway.api.spelling import Spelling
 
 
@@ -67,6 +67,9 @@ class ChatFormat:
 
     def usage_chunk(self, usage: Usage) -> ChatCompletionChunk:
         return self._chunk(None, usage)
+
+    def wake_chunk(self, wake: Wake, usage: ChunkUsage) -> ChatCompletionChunk:
+        return replace(self._chunk(None, usage), wake=wake)
 
     def whole(self, choices: list[Choice], usage: Usage) -> ChatCompletion:
         wired = [

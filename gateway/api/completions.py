@@ -35,7 +35,7 @@ from gateway.api.prompts import (
 from gateway.api.raw import encoded
 from gateway.api.sampling import check_generation, keep_alive_seconds, refuse, sampling_params
 from gateway.api.schema.completions import Completion, CompletionChoice, CompletionRequest
-from gateway.api.schema.generation import ChunkUsage, StreamOptions, Usage
+from gateway.api.schema.generation import ChunkUsage, StreamOptions, Usage, Wake
 from gateway.api.schema.logprobs import PromptLogprobs, TextLogprobs
 from gateway.api.spelling import Spelling
 from gateway.config import ModelConfig, ServerConfig
@@ -189,6 +189,9 @@ class TextFormat:
 
     def usage_chunk(self, usage: Usage) -> Completion:
         return self._completion([], usage)
+
+    def wake_chunk(self, wake: Wake, usage: ChunkUsage) -> Completion:
+        return msgspec.structs.replace(self._completion([], usage), wake=wake)
 
     def whole(self, choices: list[Choice], usage: Usage) -> Completion:
         wired: list[CompletionChoice] = []

@@ -10,7 +10,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
@@ -26,7 +27,7 @@ from gateway.api.job import Choice, Job
 from gateway.api.leasing import leased
 from gateway.api.merging import generate_all
 from gateway.api.record import Record
-from gateway.api.schema.generation import ChunkUsage, PromptTokensDetails, Usage
+from gateway.api.schema.generation import ChunkUsage, PromptTokensDetails, Usage, Wake, WakeProgress
 from gateway.fleet import Fleet, Lease
 
 T = TypeVar("T")
@@ -117,7 +118,11 @@ class Generating:
         job = await self._prepare()
         client.record.model = job.model
         place = leased(self._fleet, job, self._prepare)
-        await (_stream if job.stream else _answer_whole)(client, place)
+        if not job.stream:
+            await _answer_whole(client, place)
+        else:
+            progress = partial(_progress, self._fleet, job) if job.stream_options.include_wake else None
+            await _stream(client, place, progress)
 
 
 async def _answer_whole(client: Client, place: Place) -> None:
@@ -133,8 +138,8 @@ async def _answer_whole(client: Client, place: Place) -> None:
         await client.respond(200, body, {**JSON, "server-timing": tally.server_timing})
 
 
-async def _stream(client: Client, place: Place) -> None:
-    async with sse.EventStream(client) as events:
+async def _stream(client: Client, place: Place, progress: Callable[[], bytes] | None) -> None:
+    async with sse.EventStream(client, progress) as events:
         try:
             async with place as (job, lease):
                 client.on_behind = lease.set_behind
@@ -144,6 +149,19 @@ async def _stream(client: Client, place: Place) -> None:
             if not events.started:
                 raise
             await events.fail(error_json(as_api_error(error)))
+
+
+def _progress(fleet: Fleet, job: Job) -> bytes:
+    model = fleet.status_of(job.model)
+    done = WakeProgress(**asdict(model.progress)) if model.progress else None
+    wake = Wake(
+        state=model.state,
+        seconds=model.state_seconds,
+        level=model.level,
+        queued=model.queued,
+        progress=done,
+    )
+    return _encode([job.format.wake_chunk(wake, None if job.stream_options.include_usage else UNSET)])
 
 
 async def _send_events(events: sse.EventStream, tally: Tally) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from engine import Delta, Engine, FinishReason, GenerateRequest, TokenLogprob
-from gateway.api.schema.generation import ChunkUsage, StreamOptions, Usage
+from gateway.api.schema.generation import ChunkUsage, StreamOptions, Usage, Wake
 
 
 @dataclass(slots=True)
@@ -40,6 +40,8 @@ class AnswerFormat(Protocol):
     def chunks(self, delta: Delta, usage: ChunkUsage) -> Iterable[Struct]: ...
 
     def usage_chunk(self, usage: Usage) -> Struct: ...
+
+    def wake_chunk(self, wake: Wake, usage: ChunkUsage) -> Struct: ...
 
     def whole(self, choices: list[Choice], usage: Usage) -> Struct: ...
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from gateway.api.client import Client, now
 
 HOLD_BACK: Final = 2.0
 HEARTBEAT: Final = 5.0
+PROGRESS: Final = 0.5
 
 HEADERS: Final = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -37,8 +38,10 @@ def comment(text: str) -> bytes:
 class EventStream:
     """Use as an async context around the whole answer, the waiting included."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, progress: Callable[[], bytes] | None = None) -> None:
+        """``progress``: events that tell what is being waited for, where the client wants to know."""
         self._client = client
+        self._progress = progress
         self._sending = asyncio.Lock()
         self._sent_at = -math.inf
         self._ended = False
@@ -83,14 +86,14 @@ class EventStream:
         self._sent_at = now()
 
     async def _beat(self) -> None:
-        pause = HOLD_BACK
+        pause, longest = HOLD_BACK, PROGRESS if self._progress else HEARTBEAT
         while not self._ended:
             await asyncio.sleep(pause)
             async with self._sending:
                 if not self.started:
                     await self._start({})
                 quiet = now() - self._sent_at
-                if quiet >= HEARTBEAT and not self._ended:
-                    await self._send(comment("waiting"))
+                if quiet >= longest and not self._ended:
+                    await self._send(self._progress() if self._progress else comment("waiting"))
                     quiet = 0.0
-                pause = HEARTBEAT - quiet
+                pause = longest - quiet

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gateway.api.schema.generation import ChunkUsage, GenerationRequest, Usage
+from gateway.api.schema.generation import ChunkUsage, GenerationRequest, Usage, Wake
 from gateway.api.schema.logprobs import ChatLogprobs, PromptLogprobs
 from gateway.api.schema.tools import AnswerToolCall, Tool, ToolCallDelta, ToolChoice
 
@@ -118,3 +118,4 @@ class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
     model: str
     choices: list[ChunkChoice]
     usage: ChunkUsage = UNSET
+    wake: Wake | UnsetType = UNSET

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine import FinishReason
-from gateway.api.schema.generation import GenerationRequest, Usage
+from gateway.api.schema.generation import GenerationRequest, Usage, Wake
 from gateway.api.schema.logprobs import PromptLogprobs, TextLogprobs
 from gateway.api.schema.prompts import Prompts
 
@@ -40,3 +40,4 @@ class Completion(Struct, frozen=True, kw_only=True):
     choices: list[CompletionChoice]
     usage: Usage | UnsetType = UNSET
     """Absent from chunks without one: unlike a chat's it is never null."""
+    wake: Wake | UnsetType = UNSET

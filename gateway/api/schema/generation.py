@@ -21,6 +21,8 @@ Biases = Annotated[dict[str, Bias], Meta(extra_json_schema={"propertyNames": {"p
 class StreamOptions(Struct, frozen=True, kw_only=True):
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
+    include_wake: bool | None = None
+    """While nothing comes, chunks without choices tell what the model is doing."""
 
 
 class GenerationRequest(Struct, frozen=True, kw_only=True):
@@ -78,6 +80,25 @@ class Usage(Struct, frozen=True, kw_only=True):
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
     completion_tokens_details: CompletionTokensDetails | UnsetType = UNSET
+
+
+class WakeProgress(Struct, frozen=True, kw_only=True):
+    phase: str
+    done: int
+    total: int
+
+
+class Wake(Struct, frozen=True, kw_only=True):
+    """What a client waits for."""
+
+    state: str
+    """Of the model, and for how many seconds it has been so."""
+    seconds: float
+    level: int | None
+    """Of the sleep that it comes from."""
+    queued: int
+    """Requests without a token yet, this one among them."""
+    progress: WakeProgress | None
 
 
 ChunkUsage = Usage | UnsetType | None

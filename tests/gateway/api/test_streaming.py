@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -50,6 +51,34 @@ async def test_a_long_wake_begins_the_answer_with_comments(gateway: Gateway) -> 
     assert timing.startswith(": server-timing queue;dur=")
     assert float(timing.split("wake;dur=")[1].split(",")[0]) >= 80
     assert len(events) == 5 and all(event.startswith("data: {") for event in events)
+
+
+@pytest.mark.usefixtures("short_waits")
+@pytest.mark.parametrize("include_usage", [False, True])
+@pytest.mark.parametrize("route", ["/v1/chat/completions", "/v1/completions"])
+async def test_who_wants_to_know_is_told_what_the_model_is_doing(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, route: str, include_usage: bool
+) -> None:
+    monkeypatch.setattr(sse, "PROGRESS", 0.02)
+    gateway.alpha.may_wake.clear()
+    options = {"include_wake": True, "include_usage": include_usage}
+    asked = (
+        {"prompt": "x"} if route == "/v1/completions" else {"messages": [{"role": "user", "content": "x"}]}
+    )
+    body = {"model": "alpha", "stream": True, "stream_options": options, **asked}
+    call = gateway.call("POST", route, json_body=body)
+    assert (await call.start()).status == 200
+    chunks = call.chunks()
+    for _ in range(3):
+        told = json.loads((await anext(chunks)).removeprefix(b"data: "))
+        assert told["choices"] == [] and told["object"] and told["model"] == "alpha"
+        assert told.get("usage", "absent") == (None if include_usage and "chat" in route else "absent")
+        wake = told["wake"]
+        assert (wake["state"], wake["queued"], wake["level"]) == ("waking", 1, None)
+        assert wake["seconds"] > 0 and "progress" in wake
+    gateway.alpha.may_wake.set()
+    rest = b"".join([chunk async for chunk in chunks])
+    assert rest.endswith(b"data: [DONE]\n\n") and b"Hel" in rest
 
 
 async def test_chunks_come_one_by_one(gateway: Gateway) -> None:
