@@ -6,7 +6,7 @@ had no place yet; of a sleep it is what it came to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -72,13 +72,10 @@ class Metrics:
         """The first token has come, so long after the arrival."""
         self._first_token.labels(model).observe(seconds)
 
-    def stepped(self, model: str, gap: float) -> None:
-        """The next tokens have come, so long after the last ones."""
-        self._gaps.labels(model).observe(gap)
-
-    def generated(self, model: str, tokens: int) -> None:
-        """So many more tokens, as they come."""
-        self._generated.labels(model).inc(tokens)
+    def per_step(self, model: str) -> tuple[Callable[[float], None], Callable[[float], None]]:
+        """To be told of an answer's steps: how long after the last one each has come, and with how many tokens.
+        Looked up once a request: it shows in the price of a token."""
+        return self._gaps.labels(model).observe, self._generated.labels(model).inc
 
     def cached(self, model: str, tokens: int) -> None:
         """So many of a prompt's tokens were in the cache."""

@@ -44,6 +44,7 @@ class Record:
     def placed(self, lease: Lease, prompt_tokens: int) -> None:
         """It has its place."""
         self._metrics.placed(self.model, lease.queue_seconds, prompt_tokens)
+        self._observe_gap, self._count_tokens = self._metrics.per_step(self.model)
         self.fields |= {
             "prompt_tokens": prompt_tokens,
             "queue_seconds": lease.queue_seconds,
@@ -57,8 +58,8 @@ class Record:
             self.fields["first_token_seconds"] = now - self._began
             self._metrics.began(self.model, now - self._began)
         else:
-            self._metrics.stepped(self.model, now - self._stepped_at)
-        self._metrics.generated(self.model, tokens)
+            self._observe_gap(now - self._stepped_at)
+        self._count_tokens(tokens)
         self._stepped_at = now
 
     def generated(self, tokens: int, cached_tokens: int) -> None:

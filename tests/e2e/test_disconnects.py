@@ -152,7 +152,7 @@ def test_one_who_reads_slowly_is_not_cut(server: Server) -> None:
     assert b"[DONE]" in received
 
 
-@pytest.mark.parametrize("asked", [{"prompt": "x", "n": 8}, {"prompt": ["x", "y"] * 4}])
+@pytest.mark.parametrize("asked", [{"prompt": ["x", "y"], "n": 4}])
 def test_those_who_do_not_read_hold_up_nobody_and_cost_little_memory(
     tmp_path: Path, checkpoints: dict[str, Path], asked: dict[str, object]
 ) -> None:
