@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.config_file import load_config
 from tests.docs import configuration
+from tests.e2e.server import DORMOUSE, Server
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -50,3 +54,37 @@ def test_configurations_are_read(page: Path, tmp_path: Path) -> None:
         file = tmp_path / f"{number}.toml"
         file.write_text(text)
         load_config(file)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Of the demo models, as `make serve` has it."""
+    server = Server(tmp_path_factory.mktemp("docs"), "")
+    command = [DORMOUSE, "serve", "--config", "config.toml", "--port", str(server.port)]
+    with server.log.open("wb") as log:
+        server.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
+    server.wait_ready()
+    yield server
+    server.stop()
+
+
+COMMANDS = [
+    pytest.param(text, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, text in enumerate(blocks(page, "sh run"))
+]
+
+
+@pytest.mark.parametrize("commands", COMMANDS)
+def test_commands_run(commands: str, server: Server) -> None:
+    path = f"{Path(DORMOUSE).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands.replace("http://127.0.0.1:8000", server.url)],
+        env={**os.environ, "PATH": path, "DORMOUSE_URL": server.url},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
