@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config_file import load_config
-from tests.docs import configuration
+from tests.docs import configuration, pictures
 from tests.e2e.server import DORMOUSE, Server
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +35,11 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def test_the_configuration_page_is_what_the_types_say() -> None:
     assert (ROOT / "docs" / "configuration.md").read_text() == configuration.page()
+
+
+def test_the_pictures_are_what_was_measured() -> None:
+    drawn = {picture.name: picture.read_text() for picture in (ROOT / "docs").glob("*.svg")}
+    assert drawn == pictures.pictures()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
