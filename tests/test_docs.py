@@ -6,10 +6,15 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from gateway import errors
+from gateway.cli import parser
+from gateway.config import ReasoningParser, ToolParser
 from gateway.config_file import load_config
 from tests.docs import configuration, pictures
 from tests.e2e.server import DORMOUSE, Server
@@ -51,6 +56,45 @@ def test_links_lead_somewhere(page: Path) -> None:
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_files_that_are_named_are_there(page: Path) -> None:
+    for name in re.findall(r"`((?:docker|engine|gateway|tests)/[\w/.-]+)`", page.read_text()):
+        assert (ROOT / name).exists(), name
+    for module in re.findall(r"`python -m (tests[\w.]+)", page.read_text()):
+        assert find_spec(module), module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_are_ones(page: Path) -> None:
+    """Those that are not run, too."""
+    for text in blocks(page, "sh"):
+        subprocess.run(["bash", "-n", "-c", text], check=True)
+    verbs = re.findall(r"^dormouse (\w+)|`dormouse (\w+)", page.read_text(), re.MULTILINE)
+    known = parser().format_help()
+    assert all(f"\n    {first or second} " in known for first, second in verbs), verbs
+
+
+def test_every_error_is_told_of() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    raised = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    codes = {kind.code for kind in raised if issubclass(kind, errors.ApiError)}
+    assert not {code for code in codes if code and f"`{code}`" not in page}
+
+
+def test_every_parser_is_told_of() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert not {
+        name for name in (*get_args(ToolParser), *get_args(ReasoningParser)) if f"`{name}`" not in page
+    }
+
+
+def test_every_metric_is_told_of(server: Server) -> None:
+    told = set(re.findall(r"`(dormouse_\w+)`", (ROOT / "docs" / "operations.md").read_text()))
+    exposed = re.findall(r"^# TYPE (dormouse_\w+)", server.http.get("/metrics").text, re.MULTILINE)
+    of_models = {name for name in exposed if name.startswith("dormouse_model_")}
+    assert told - of_models == set(exposed) - of_models
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
