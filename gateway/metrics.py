@@ -73,7 +73,7 @@ class Metrics:
         self._first_token.labels(model).observe(seconds)
 
     def per_step(self, model: str) -> tuple[Callable[[float], None], Callable[[float], None]]:
-        """To be told of an answer's steps: how long after the last one each has come, and with how many tokens.
+        """To be told of an answer's steps: how long after the last one each comes, and with how many tokens.
         Looked up once a request: it shows in the price of a token."""
         return self._gaps.labels(model).observe, self._generated.labels(model).inc
 
