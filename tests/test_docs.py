@@ -17,7 +17,7 @@ from gateway.cli import parser
 from gateway.config import ReasoningParser, ToolParser
 from gateway.config_file import load_config
 from tests.docs import configuration, pictures
-from tests.e2e.server import DORMOUSE, Server
+from tests.e2e.server import DORMOUSE, Server, serving_the_demo
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -108,13 +108,8 @@ def test_configurations_are_read(page: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Of the demo models, as `make serve` has it."""
-    server = Server(tmp_path_factory.mktemp("docs"), "")
-    command = [DORMOUSE, "serve", "--config", "config.toml", "--port", str(server.port)]
-    with server.log.open("wb") as log:
-        server.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
-    server.wait_ready()
-    yield server
-    server.stop()
+    with serving_the_demo(tmp_path_factory.mktemp("docs")) as server:
+        yield server
 
 
 COMMANDS = [

@@ -178,14 +178,16 @@ def _form(
 
 
 def _strict_form(tools: OfferedTools, dialect: Dialect, writer: LarkWriter, opened: bool) -> Asked | None:
-    """Any text, but calls that are valid: in formats where a token begins calls and nothing else."""
-    layout = dialect.tools.layout
-    if tools.strict:
-        writer.calls(layout, tools.strict_schemas, most=1)  # what is impossible is refused anywhere
-    if not tools.strict or dialect.tools.thinking or not writer.begins_with_token(layout.start):
+    """Any text, but calls that are valid: in formats where a token begins calls and nothing else. What is
+    impossible is refused in any."""
+    if not tools.strict:
         return None
-    schemas = tools.schemas if layout.parameters else tools.strict_schemas
+    layout = dialect.tools.layout
+    enforced = not dialect.tools.thinking and writer.begins_with_token(layout.start)
+    schemas = tools.schemas if enforced and layout.parameters else tools.strict_schemas
+    calls = writer.calls(layout, schemas, most=MOST_CALLS if tools.parallel else 1)
+    if not enforced:
+        return None
     frame = writer.frame(body=["text_and_calls"], thinking=dialect.thinking, opened=opened)
-    frame += writer.text_and_calls(several=tools.parallel)
-    frame += writer.calls(layout, schemas, most=MOST_CALLS if tools.parallel else 1)
+    frame += writer.text_and_calls(several=tools.parallel) + calls
     return "tools", Constraint(kind="grammar", value=frame)

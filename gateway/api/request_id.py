@@ -10,8 +10,6 @@ from litestar.datastructures import Headers
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 _ACCEPTABLE: Final = re.compile(r"[\x21-\x7e]{1,128}")
-
-
 _KEY: Final = "dormouse.request_id"
 
 

@@ -129,6 +129,20 @@ def running(directory: Path, config: str, **environment: str) -> Iterator[Server
         server.stop()
 
 
+@contextmanager
+def serving_the_demo(directory: Path) -> Iterator[Server]:
+    """With the repository's own configuration, as `make serve` does it; ``directory`` takes the log."""
+    server = Server(directory, "")
+    command = [DORMOUSE, "serve", "--config", "config.toml", "--port", str(server.port)]
+    with server.log.open("wb") as log:
+        server.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=Path(__file__).parents[2])
+    server.wait_ready()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -12,20 +12,15 @@ from pathlib import Path
 import pytest
 
 from gateway.config_file import load_config
-from tests.e2e.server import DORMOUSE, Server
+from tests.e2e.server import Server, serving_the_demo
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("readme"), "")
-    command = [DORMOUSE, "serve", "--config", "config.toml", "--port", str(server.port)]
-    with server.log.open("wb") as log:
-        server.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
-    server.wait_ready()
-    yield server
-    server.stop()
+    with serving_the_demo(tmp_path_factory.mktemp("readme")) as server:
+        yield server
 
 
 def block(language: str, containing: str) -> str:

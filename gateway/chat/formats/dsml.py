@@ -7,10 +7,10 @@ import json
 from dataclasses import replace
 from typing import Final
 
-from gateway.chat.formats.json_calls import give_back, read_arguments
+from gateway.chat.formats.json_calls import give_back, read_named_call
 from gateway.chat.formats.plain_values import read_value
 from gateway.chat.formats.tool_format import Layout, Parameters, Schemas, ToolFormat
-from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content
+from gateway.chat.pieces import CallArguments, CallEnd, Content
 from gateway.chat.reader import Reader, Reading
 
 _TOKEN: Final = "｜DSML｜"
@@ -43,14 +43,7 @@ def _read_call(reader: Reader) -> Reading[bool]:
     name = yield from reader.text_until(_HEAD_END)
     if not name:
         return False
-    yield CallStart(name)
-    yield from reader.skip_space()
-    if (yield from reader.peek()) == "{":
-        if (yield from read_arguments(reader)):
-            yield CallEnd()
-        yield from reader.follows(_INVOKE_END)
-    else:
-        yield from _read_parameters(reader)
+    yield from read_named_call(reader, name, _INVOKE_END, _read_parameters(reader))
     return True
 
 

@@ -74,6 +74,19 @@ def read_arguments(reader: Reader) -> Reading[bool]:
     return True
 
 
+def read_named_call(reader: Reader, name: str, end: str, parameters: Reading[None]) -> Reading[None]:
+    """A call of ``name``, which has been read: its arguments are one JSON object before ``end``, or what
+    ``parameters`` reads one by one."""
+    yield CallStart(name)
+    yield from reader.skip_space()
+    if (yield from reader.peek()) == "{":
+        if (yield from read_arguments(reader)):
+            yield CallEnd()
+        yield from reader.follows(end)
+    else:
+        yield from parameters
+
+
 def as_object(value: str | None) -> str:
     """JSON of an object: of arguments that may stand in a string, or not at all. What is no object stays as
     it is: only who knows the function can tell what is wrong."""

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.chat.formats.hermes import CLOSE, OPEN
-from gateway.chat.formats.json_calls import give_back, read_arguments, read_calls
+from gateway.chat.formats.json_calls import give_back, read_calls, read_named_call
 from gateway.chat.formats.plain_values import read_value
 from gateway.chat.formats.tool_format import Layout, Parameters, Schemas, ToolFormat
-from gateway.chat.pieces import CallArguments, CallEnd, CallStart, Content
+from gateway.chat.pieces import CallArguments, CallEnd, Content
 from gateway.chat.reader import Reader, Reading
 from gateway.chat.schemas.kinds import value_kinds
 
@@ -47,14 +47,8 @@ def _read_function(reader: Reader, schemas: Schemas, *, any_name: bool) -> Readi
     name = ((yield from reader.text_until(">")) or "").strip()
     if not name or not (any_name or name in schemas):
         return False
-    yield CallStart(name)
-    yield from reader.skip_space()
-    if (yield from reader.peek()) == "{":
-        if (yield from read_arguments(reader)):
-            yield CallEnd()
-        yield from reader.follows(_FUNCTION_END)
-    else:
-        yield from _read_parameters(reader, schemas.get(name, {}).get("properties") or {})
+    properties = schemas.get(name, {}).get("properties") or {}
+    yield from read_named_call(reader, name, _FUNCTION_END, _read_parameters(reader, properties))
     return True
 
 
