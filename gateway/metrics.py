@@ -6,7 +6,7 @@ had no place yet; of a sleep it is what it came to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -14,13 +14,13 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gateway.fleet import Fleet, ModelStatus, State, Transition
+from gateway.step_metrics import StepMetrics
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # when each series began: nobody asks
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _WAITS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-_GAPS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _EVICTIONS: Final = frozenset({"room", "turn", "memory"})
 """Causes of a sleep that others' needs are."""
 _RESTING: Final = frozenset({State.ASLEEP, State.COLD})
@@ -30,13 +30,13 @@ class Metrics:
     def __init__(self, fleet: Fleet) -> None:
         self._registry = CollectorRegistry()
         self._woken_from: dict[str, str] = {}
+        self.steps = StepMetrics()
+        self._registry.register(self.steps)
         self._requests = self._counter("requests", "Requests answered", "model", "route", "status")
         self._prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts", "model")
         self._cached_tokens = self._counter("cached_prompt_tokens", "Of these, found in the cache", "model")
-        self._generated = self._counter("generated_tokens", "Tokens of answers", "model")
         self._request_seconds = self._histogram("request_seconds", "From arrival to the end", "model")
         self._first_token = self._histogram("time_to_first_token_seconds", "From arrival", "model")
-        self._gaps = self._histogram("inter_token_seconds", "Between tokens", "model", buckets=_GAPS)
         self._queued = self._histogram("queue_wait_seconds", "For a place, the wake apart", "model")
         self._wakes = self._counter("wakes", "Models woken", "model", "level", "cause")
         self._wake_seconds = self._histogram("wake_seconds", "That wakes took", "model", "level")
@@ -72,19 +72,9 @@ class Metrics:
         """The first token has come, so long after the arrival."""
         self._first_token.labels(model).observe(seconds)
 
-    def per_step(self, model: str) -> tuple[Callable[[float], None], Callable[[float], None]]:
-        """To be told of an answer's steps: how long after the last one each comes, and with how many tokens.
-        Looked up once a request: it shows in the price of a token."""
-        return self._gaps.labels(model).observe, self._generated.labels(model).inc
-
     def cached(self, model: str, tokens: int) -> None:
         """So many of a prompt's tokens were in the cache."""
         self._cached_tokens.labels(model).inc(tokens)
-
-    def generated_tokens(self) -> dict[str, int]:
-        """Of all answers so far, by model."""
-        [family] = self._generated.collect()
-        return {sample.labels["model"]: int(sample.value) for sample in family.samples}
 
     def _moved(self, transition: Transition) -> None:
         match transition.before, transition.after:
@@ -114,10 +104,8 @@ class Metrics:
     def _counter(self, name: str, help: str, *labels: str) -> Counter:
         return Counter(f"dormouse_{name}", help, labels, registry=self._registry)
 
-    def _histogram(
-        self, name: str, help: str, *labels: str, buckets: tuple[float, ...] = _WAITS
-    ) -> Histogram:
-        return Histogram(f"dormouse_{name}", help, labels, registry=self._registry, buckets=buckets)
+    def _histogram(self, name: str, help: str, *labels: str) -> Histogram:
+        return Histogram(f"dormouse_{name}", help, labels, registry=self._registry, buckets=_WAITS)
 
 
 class _FleetCollector(Collector):

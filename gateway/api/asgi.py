@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final
 
 from litestar.types import Send
@@ -18,8 +18,8 @@ async def send_start(send: Send, status: int, headers: Mapping[str, str]) -> Non
     await send({"type": "http.response.start", "status": status, "headers": encode_headers(headers)})
 
 
-async def send_body(send: Send, body: bytes, *, more_body: bool) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": more_body})
+def send_body(send: Send, body: bytes, *, more_body: bool) -> Awaitable[None]:
+    return send({"type": "http.response.body", "body": body, "more_body": more_body})
 
 
 async def send_whole(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ for ``stall_timeout``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Final
 
 from litestar.types import Message, Receive, Scope, Send
@@ -29,7 +29,8 @@ class Client:
         self._transport = transport_of(scope)
         self.record = record_of(scope)
         self._answered = False
-        self._sending_since: float | None = None
+        self._sends = 0
+        self._sending = False
         self._behind = False
         self.on_behind: Callable[[bool], None] = lambda behind: None
         """Told when the client falls behind with reading, and when it has caught up."""
@@ -55,9 +56,9 @@ class Client:
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         await send_start(self._send, status, headers)
 
-    async def write(self, body: bytes, *, more_body: bool = True) -> None:
+    def write(self, body: bytes, *, more_body: bool = True) -> Awaitable[None]:
         self._answered = not more_body
-        await send_body(self._send, body, more_body=more_body)
+        return send_body(self._send, body, more_body=more_body)
 
     async def respond(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         """The whole answer at once."""
@@ -65,9 +66,10 @@ class Client:
         await send_whole(self._send, status, body, headers)
 
     async def _send(self, message: Message) -> None:
-        self._sending_since = now()
+        self._sends += 1
+        self._sending = True
         await self._asgi_send(message)
-        self._sending_since = None
+        self._sending = False
         if self._behind:
             self._behind = False
             self.on_behind(False)
@@ -80,20 +82,16 @@ class Client:
         """Return when nothing of a ``send`` has been taken for too long, the connection cut. One timer a
         client: one a send would show in the price of a token."""
         pause = min(_LOOK, self._stall_timeout)
-        looked_at, unsent, moved_at = None, 0, 0.0
-        while looked_at is None or now() - moved_at < self._stall_timeout:
+        seen, unsent, moved_at = 0, 0, now()
+        while now() - moved_at < self._stall_timeout:
             await asyncio.sleep(pause)
-            since = self._sending_since
-            if since is None or now() - since < pause:
-                looked_at = None
-                continue
             left = unsent_bytes(self._transport) if self._transport else 0
-            if since != looked_at:
-                moved_at = since
-            elif left < unsent:
+            same = self._sending and self._sends == seen
+            if same:
+                self._fall_behind()
+            if not same or left < unsent:
                 moved_at = now()
-            looked_at, unsent = since, left
-            self._fall_behind()
+            seen, unsent = self._sends, left
         if self._transport is not None:
             self._transport.abort()
 

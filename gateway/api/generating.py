@@ -57,13 +57,15 @@ class Tally:
         self.record.generated(self.completion_tokens, self.cached_tokens)
 
     def count(self, deltas: list[Delta]) -> None:
-        tokens = sum(len(delta.token_ids) for delta in deltas)
+        tokens = 0
+        for delta in deltas:
+            tokens += len(delta.token_ids)
+            if delta.index % self.job.n == 0:  # a prompt counts once, whatever its number of choices
+                self.cached_tokens += delta.cached_tokens
         self.record.stepped(tokens)
         if self.prefill_seconds is None:
             self.prefill_seconds = time.monotonic() - self.leased_at
         self.completion_tokens += tokens
-        # A prompt counts once, whatever its number of choices.
-        self.cached_tokens += sum(delta.cached_tokens for delta in deltas if delta.index % self.job.n == 0)
 
     @property
     def usage(self) -> Usage:
@@ -195,11 +197,12 @@ def _encode_whole(tally: Tally, choices: list[Choice]) -> bytes:
 
 def _encode_step(tally: Tally, deltas: list[Delta]) -> bytes:
     usage = tally.chunk_usage
-    return b"".join(_encode(tally.job.format.chunks(delta, usage)) for delta in deltas)
+    chunks = tally.job.format.chunks
+    return _encode(chunk for delta in deltas for chunk in chunks(delta, usage))
 
 
 def _encode(chunks: Iterable[Struct]) -> bytes:
-    return b"".join(sse.data(msgspec.json.encode(chunk)) for chunk in chunks)
+    return b"".join([sse.data(msgspec.json.encode(chunk)) for chunk in chunks])
 
 
 def _collect(choices: list[Choice], deltas: list[Delta]) -> None:

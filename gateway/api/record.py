@@ -6,6 +6,7 @@ A ``Record`` goes with the request in its scope; who answers fills it in.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable
 from time import monotonic
 from typing import Any, Final
 
@@ -44,7 +45,7 @@ class Record:
     def placed(self, lease: Lease, prompt_tokens: int) -> None:
         """It has its place."""
         self._metrics.placed(self.model, lease.queue_seconds, prompt_tokens)
-        self._observe_gap, self._count_tokens = self._metrics.per_step(self.model)
+        self._steps = self._metrics.steps.of(self.model)
         self.fields |= {
             "prompt_tokens": prompt_tokens,
             "queue_seconds": lease.queue_seconds,
@@ -58,8 +59,8 @@ class Record:
             self.fields["first_token_seconds"] = now - self._began
             self._metrics.began(self.model, now - self._began)
         else:
-            self._observe_gap(now - self._stepped_at)
-        self._count_tokens(tokens)
+            self._steps.observe_gap(now - self._stepped_at)
+        self._steps.count(tokens)
         self._stepped_at = now
 
     def generated(self, tokens: int, cached_tokens: int) -> None:
@@ -91,10 +92,10 @@ class Records:
         record = Record(self._metrics)
         scope["state"][_KEY] = record
 
-        async def send_and_note(message: Message) -> None:
+        def send_and_note(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, send_and_note)

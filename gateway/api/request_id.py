@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Awaitable
 from typing import Final
 
 from litestar.datastructures import Headers
@@ -28,9 +29,9 @@ class RequestIds:
         chosen = sent if _ACCEPTABLE.fullmatch(sent) else uuid.uuid4().hex
         scope["state"][_KEY] = chosen
 
-        async def send_with_id(message: Message) -> None:
+        def send_with_id(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"x-request-id", chosen.encode())]
-            await send(message)
+            return send(message)
 
         await self._app(scope, receive, send_with_id)

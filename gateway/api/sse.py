@@ -65,7 +65,8 @@ class EventStream:
 
     async def write(self, events: bytes) -> None:
         async with self._sending:
-            await self._send(events)
+            await self._client.write(events)
+            self._sent_at = now()
 
     async def end(self, events: bytes = b"") -> None:
         async with self._sending:
@@ -81,10 +82,6 @@ class EventStream:
         self.started = True
         await self._client.start(200, {**HEADERS, **headers})
 
-    async def _send(self, events: bytes) -> None:
-        await self._client.write(events)
-        self._sent_at = now()
-
     async def _beat(self) -> None:
         pause, longest = HOLD_BACK, PROGRESS if self._progress else HEARTBEAT
         while not self._ended:
@@ -94,6 +91,7 @@ class EventStream:
                     await self._start({})
                 quiet = now() - self._sent_at
                 if quiet >= longest and not self._ended:
-                    await self._send(self._progress() if self._progress else comment("waiting"))
+                    await self._client.write(self._progress() if self._progress else comment("waiting"))
+                    self._sent_at = now()
                     quiet = 0.0
                 pause = longest - quiet

@@ -25,5 +25,5 @@ async def get_status(fleet: NamedDependency[Fleet], metrics: NamedDependency[Met
     """Every model's state, times and bytes, and the memory of device and host."""
     await fleet.read_lengths()
     return StatusResponse(
-        models=fleet.status(), generated_tokens=metrics.generated_tokens(), **fleet.memory()
+        models=fleet.status(), generated_tokens=metrics.steps.generated_tokens(), **fleet.memory()
     )

@@ -57,8 +57,11 @@ class Reader:
         """Give out text up to the first of ``markers``, which is taken too and returned; None at the end.
         With ``trim`` white space before a marker is dropped. What was taken so far is forgotten."""
         self._taken = None
+        trim = trim and bool(markers)
+        begins = frozenset(marker[0] for marker in markers)
         while True:
-            at, marker = self._first(markers)
+            possible = () if begins.isdisjoint(self._text) else markers
+            at, marker = self._first(possible)
             if marker is not None:
                 before = self._take(at)
                 self._take(len(marker))
@@ -67,7 +70,7 @@ class Reader:
                 if kept:
                     yield wrap(kept)
                 return marker
-            if certain := self._take(self._certain(markers, trim)):
+            if certain := self._take(self._certain(possible, trim)):
                 yield wrap(certain)
             if self._ended:
                 return None
@@ -163,8 +166,8 @@ class Reader:
         """How much of the text cannot be, nor be before, the beginning of a marker."""
         if self._ended:
             return len(self._text)
-        size = len(self._text) - max((_overlap(self._text, marker) for marker in markers), default=0)
-        return len(self._text[:size].rstrip()) if trim and markers else size
+        size = len(self._text) - max([_overlap(self._text, marker) for marker in markers], default=0)
+        return len(self._text[:size].rstrip()) if trim else size
 
 
 class _ValueScan:

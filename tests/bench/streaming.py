@@ -1,8 +1,10 @@
 """What HTTP adds to a streamed token: `python -m tests.bench.streaming [CHECKPOINT]`.
 
-CPU seconds of the server for many streams at once, less those of the same engine in a process without HTTP in
-front, all in this one run. The load comes from a raw client in a process of its own,
-which counts what arrives and parses nothing. Prints a table and one JSON line.
+CPU seconds of the server for many streams at once, less those of the same engine in a process without HTTP
+in front, all in this one run; and the same of the event loop's thread alone, where all of HTTP runs. The
+engine's thread does the same in both, but on a shared machine swings by more than what is measured. The
+load comes from a raw client in a process of its own, which counts what arrives and parses nothing. Prints a
+table and one JSON line.
 """
 
 from __future__ import annotations
@@ -12,12 +14,11 @@ import asyncio
 import json
 import multiprocessing
 import os
-import resource
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvloop
 
@@ -36,19 +37,28 @@ TEMPLATE = (
 """Of a model that may reason first."""
 
 
-def cpu_seconds(pid: int) -> float:
-    """Of the process so far, all threads, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+class Cpu(NamedTuple):
+    """Seconds, user and system."""
+
+    process: float
+    loop: float
+    """The thread of the event loop, a process's first."""
+
+    @classmethod
+    def of(cls, pid: int) -> Cpu:
+        return cls(*(_seconds(Path(f"/proc/{pid}{thread}/stat")) for thread in ("", f"/task/{pid}")))
+
+    def since(self, before: Cpu) -> Cpu:
+        return Cpu(self.process - before.process, self.loop - before.loop)
+
+
+def _seconds(stat: Path) -> float:
+    fields = stat.read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def own_cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-async def _generate(checkpoint: str, prompts: list[list[int]], tokens: int) -> float:
-    """CPU seconds, the second time."""
+async def _generate(checkpoint: str, prompts: list[list[int]], tokens: int) -> Cpu:
+    """What it took, the second time."""
     made = engine.open(checkpoint, options=EngineOptions(max_running=len(prompts), prefix_cache=False))
     await made.load()
     await made.wake()
@@ -59,9 +69,9 @@ async def _generate(checkpoint: str, prompts: list[list[int]], tokens: int) -> f
             pass
 
     for _ in range(2):
-        before = own_cpu_seconds()
+        before = Cpu.of(os.getpid())
         await asyncio.gather(*(one(prompt) for prompt in prompts))
-        spent = own_cpu_seconds() - before
+        spent = Cpu.of(os.getpid()).since(before)
     await made.close()
     return spent
 
@@ -109,11 +119,11 @@ def _run(work: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     return uvloop.new_event_loop().run_until_complete(work(*args))
 
 
-def serve(server: Server, kind: str, clients: int, tokens: int) -> float:
+def serve(server: Server, kind: str, clients: int, tokens: int) -> Cpu:
     assert server.process
-    before = cpu_seconds(server.process.pid)
+    before = Cpu.of(server.process.pid)
     in_process(_load, kind, server.port, clients, tokens)
-    return cpu_seconds(server.process.pid) - before
+    return Cpu.of(server.process.pid).since(before)
 
 
 def prompt_ids(server: Server, kind: str, seed: int) -> list[int]:
@@ -127,7 +137,7 @@ def measure(
     checkpoint: str, directory: Path, clients: int, tokens: int, rounds: int
 ) -> dict[str, dict[str, float]]:
     """Microseconds of CPU a token of engine and server, by kind; by turns, since machines have moods."""
-    spent: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
+    spent: dict[str, list[tuple[Cpu, Cpu]]] = {kind: [] for kind in KINDS}
     (directory / "chat.jinja").write_text(TEMPLATE)
     model = (
         f'path = "{checkpoint}"\nmax_running = {clients}\nchat_template = "chat.jinja"\nprefix_cache = false'
@@ -138,11 +148,18 @@ def measure(
             for kind in KINDS:
                 alone = in_process(_generate, checkpoint, prompts[kind], tokens)
                 spent[kind].append((alone, serve(server, kind, clients, tokens)))
-    found = {}
-    for kind, (_, *pairs) in spent.items():  # the first warmed up
-        alone, served = (median(side) / (clients * tokens) * 1e6 for side in zip(*pairs, strict=True))
-        found[kind] = {"engine_us": alone, "server_us": served, "added_us": served - alone}
-    return found
+    microseconds = 1e6 / (clients * tokens)
+    return {kind: _summary(pairs, microseconds) for kind, (_, *pairs) in spent.items()}  # the first warmed up
+
+
+def _summary(pairs: list[tuple[Cpu, Cpu]], microseconds: float) -> dict[str, float]:
+    found = {
+        "engine_us": median(alone.process for alone, _ in pairs),
+        "server_us": median(served.process for _, served in pairs),
+        "added_us": median(served.process - alone.process for alone, served in pairs),
+        "added_to_loop_us": median(served.loop - alone.loop for alone, served in pairs),
+    }
+    return {name: seconds * microseconds for name, seconds in found.items()}
 
 
 def main() -> None:
@@ -158,9 +175,9 @@ def main() -> None:
         checkpoint = options.checkpoint or str(write_checkpoint(Path(directory) / "m", "60m", **SMALL))
         took = measure(checkpoint, Path(directory), options.clients, options.tokens, options.rounds)
     print(f"{options.clients} clients, {options.tokens} tokens each, median of {options.rounds} rounds")
-    print("us of CPU a token: engine alone, server, what HTTP adds")
+    print("us of CPU a token: engine alone, server, what HTTP adds, the same of the event loop's thread")
     for kind, us in took.items():
-        print(f"{kind:16} {us['engine_us']:7.1f} {us['server_us']:7.1f} {us['added_us']:7.1f}")
+        print(f"{kind:16}", *(f"{value:7.1f}" for value in us.values()))
     figures = {"clients": options.clients, "tokens": options.tokens, **took}
     print(json.dumps(figures))
     if options.json:
