@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from engine import ALL_TAGS, CheckpointError, DeviceError, Engine, OutOfMemory, Tag
+from engine import ALL_TAGS, CheckpointError, DeviceError, Engine, EngineError, OutOfMemory, Tag
 from gateway.config import ModelConfig
 from gateway.errors import ApiError, FilesRefused, ModelWakeFailed
 from gateway.fleet.budget import Opened
@@ -93,6 +93,9 @@ class Operations:
         except CheckpointError as error:
             logger.error("%s: %s", model.name, error)
             model.fail(error.reason)
+        except EngineError as error:
+            logger.error("%s: cannot be opened: %s", model.name, error)
+            model.fail("the model cannot be opened")
         except Exception:
             logger.exception("%s: cannot be opened", model.name)
             model.fail("the model cannot be opened")

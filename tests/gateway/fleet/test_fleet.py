@@ -65,7 +65,7 @@ async def test_checkpoint_that_cannot_be_opened_fails_and_recovers(step: str) ->
         await w.answered("a")
 
 
-async def test_device_that_is_not_there_fails_that_model_only() -> None:
+async def test_device_that_is_not_there_fails_that_model_only(caplog: pytest.LogCaptureFixture) -> None:
     class OneDevice(FakeBackend):
         def memory_state(self, device: str = "cpu") -> MemoryState:
             if device.startswith("cuda"):
@@ -81,6 +81,9 @@ async def test_device_that_is_not_there_fails_that_model_only() -> None:
     async with fleet.lease("b"):
         assert fleet.memory()["device"]["used"] == 111 * MIB
     await fleet.close()
+    [told] = [record for record in caplog.records if "cannot be opened" in record.message]
+    assert told.message == "a: cannot be opened: no such device here: cuda"
+    assert told.exc_info is None  # a line, not a traceback
 
 
 async def test_preloads_decide_when_it_is_ready() -> None:
