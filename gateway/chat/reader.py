@@ -60,8 +60,8 @@ class Reader:
         trim = trim and bool(markers)
         begins = frozenset(marker[0] for marker in markers)
         while True:
-            possible = () if begins.isdisjoint(self._text) else markers
-            at, marker = self._first(possible)
+            may_begin = not begins.isdisjoint(self._text)
+            at, marker = self._first(markers) if may_begin else (-1, None)
             if marker is not None:
                 before = self._take(at)
                 self._take(len(marker))
@@ -70,7 +70,7 @@ class Reader:
                 if kept:
                     yield wrap(kept)
                 return marker
-            if certain := self._take(self._certain(possible, trim)):
+            if certain := self._take(self._certain(markers if may_begin else (), trim)):
                 yield wrap(certain)
             if self._ended:
                 return None
@@ -166,7 +166,9 @@ class Reader:
         """How much of the text cannot be, nor be before, the beginning of a marker."""
         if self._ended:
             return len(self._text)
-        size = len(self._text) - max([_overlap(self._text, marker) for marker in markers], default=0)
+        size = len(self._text)
+        if markers:
+            size -= max([_overlap(self._text, marker) for marker in markers])
         return len(self._text[:size].rstrip()) if trim else size
 
 
