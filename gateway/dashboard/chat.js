@@ -23,6 +23,7 @@ export function showChat(seen) {
   models = seen.models.filter((model) => model.kind !== "embed");
   showOptions(models);
   text.placeholder = models.length ? "Message, Enter sends" : "None of the models can chat";
+  current?.wait();
 }
 
 /** @param {() => void} hurry asks the server anew */
