@@ -111,7 +111,7 @@ def take_troubles(browser: Browser, server: Server, directory: Path) -> None:
         page.get_by_label("Message", exact=True).fill("Are you there?")
         page.keyboard.press("Enter")
         page.wait_for_selector("[data-connection='lost']")
-        page.locator("summary").click()
+        page.get_by_text("Latest transitions in words").click()
         page.wait_for_timeout(500)
         page.screenshot(path=directory / "lost-desktop-light.png", full_page=True)
     with running(directory, f'api_keys = ["secret"]\n[models.demo-a]\npath = "{DEMO / "demo-a"}"') as closed:
@@ -137,7 +137,7 @@ def take_crowd(browser: Browser, directory: Path, path: Path) -> None:
                     page.get_by_role("button", name="Wake broken", exact=True).click()
                     page.wait_for_timeout(1500)
                     page.screenshot(path=directory / f"crowd-{size}-{scheme}.png", full_page=True)
-                    page.get_by_role("heading", name="team/model-05").scroll_into_view_if_needed()
+                    page.get_by_role("heading", name="team/model-03").scroll_into_view_if_needed()
                     page.locator("#models").screenshot(path=directory / f"rows-{size}-{scheme}.png")
 
 
