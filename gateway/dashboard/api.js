@@ -21,6 +21,11 @@ export const key = {
   askWith: (ask) => (askForKey = ask),
 };
 
+/** Stopping is left as it is; for all else there is no server to tell what it was. */
+const lost = (message) => (error) => {
+  throw error.name === "AbortError" ? error : new ApiError(0, message);
+};
+
 /**
  * @param {string} path
  * @param {RequestInit & {json?: unknown, timeout?: number}} [options] `timeout` in milliseconds, of one try
@@ -29,46 +34,24 @@ export const key = {
 export async function request(path, { json, timeout, ...options } = {}) {
   for (;;) {
     const sent = key.get();
-    const response = await fetched(path, {
-      ...options,
-      ...(timeout ? { signal: AbortSignal.timeout(timeout) } : {}),
-      headers: {
-        ...(json === undefined ? {} : { "content-type": "application/json" }),
-        ...(sent ? { authorization: `Bearer ${sent}` } : {}),
-      },
-      body: json === undefined ? undefined : JSON.stringify(json),
-    });
+    const headers = { "content-type": "application/json", ...(sent && { authorization: `Bearer ${sent}` }) };
+    const signal = timeout ? AbortSignal.timeout(timeout) : options.signal;
+    const all = { cache: "no-store", body: JSON.stringify(json), ...options, headers, signal };
+    const response = await fetch(path, all).catch(lost("no answer from the server"));
     if (response.ok) return response;
     const message = await messageOf(response);
-    const another = sent !== key.get();
-    if (response.status !== 401) throw new ApiError(response.status, message);
-    if (!another && !(await askForKey(sent ? "The server does not take this key for that." : "The server asks for a key.")))
-      throw new ApiError(401, message);
+    if (response.status !== 401 || !(await hasAnother(sent))) throw new ApiError(response.status, message);
   }
 }
 
-async function fetched(path, options) {
-  try {
-    return await fetch(path, { cache: "no-store", ...options });
-  } catch (error) {
-    if (options.signal?.aborted && error.name === "AbortError") throw error;
-    throw new ApiError(0, "no answer from the server");
-  }
-}
+const messageOf = (response) =>
+  response.json().then(({ error }) => error.message).catch(() => `the server answered ${response.status}`);
 
-async function messageOf(response) {
-  try {
-    return (await response.json()).error.message;
-  } catch {
-    return `the server answered ${response.status}`;
-  }
-}
-
-/** POST, with what follows the question mark. */
-export const act = (path, query) => request(`${path}?${new URLSearchParams(query)}`, { method: "POST" });
+const hasAnother = async (sent) =>
+  sent !== key.get() || askForKey(sent ? "The server does not take this key for that." : "The server asks for a key.");
 
 /**
- * The data of server-sent events, as they come.
+ * The data of server-sent events, a line each, as they come.
  * @param {Response} response
  * @returns {AsyncGenerator<string>} Throws ApiError when the stream breaks.
  */
@@ -76,15 +59,10 @@ export async function* eventsOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { done, value } = await reader.read().catch((error) => {
-      throw error.name === "AbortError" ? error : new ApiError(0, "the connection was lost");
-    });
+    const { done, value } = await reader.read().catch(lost("the connection was lost"));
     if (done) return;
-    const blocks = (rest + value).split("\n\n");
-    rest = blocks.pop();
-    for (const block of blocks) {
-      const data = block.split("\n").filter((line) => line.startsWith("data: "));
-      if (data.length) yield data.map((line) => line.slice(6)).join("\n");
-    }
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    yield* lines.filter((line) => line.startsWith("data: ")).map((line) => line.slice(6));
   }
 }

@@ -1,40 +1,43 @@
 /** A small chat. Its messages live in the page, so a server that restarts does not lose them. */
 
 import { eventsOf, request } from "./api.js";
-import { byId, element, keepChildren, setText } from "./dom.js";
+import { byId, copyOf, element, keeper, setText } from "./dom.js";
 import { progressWords, showProgress } from "./models.js";
 import { duration, stateWords } from "./words.js";
 
 /** @type {{role: "user" | "assistant", content: string}[]} */
 let messages = [];
-/** @type {ReturnType<typeof answerTo> | null} The answer that is on its way. */
+/** @type {ReturnType<typeof answerBy> | null} The answer that is on its way. */
 let current = null;
 /** @type {import("./main.js").Model[]} */
 let models = [];
-const options = new Map();
-const log = byId("chat-log"), text = byId("chat-text"), picker = byId("chat-model"), send = byId("chat-send");
+let look = () => {};
+const log = byId("chat-log"), form = byId("chat-form"), text = byId("chat-text"), picker = byId("chat-model");
+const showOptions = keeper(picker, option);
 
 /** Whether nothing has come yet, so that a look at the server is worth more than usual. */
 export const isWaiting = () => current !== null && !current.begun;
 
 /** @param {import("./main.js").Seen} seen */
 export function showChat(seen) {
-  models = seen.models;
-  keepChildren(picker, options, models, (model) => model.name, option);
+  models = seen.models.filter((model) => model.kind !== "embed");
+  showOptions(models);
+  text.placeholder = models.length ? "Message, Enter sends" : "None of the models can chat";
   current?.wait();
 }
 
-/** @param {() => void} look asks the server anew */
-export function startChat(look) {
-  byId("chat-form").addEventListener("submit", (event) => {
+/** @param {() => void} hurry asks the server anew */
+export function startChat(hurry) {
+  look = hurry;
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (current) current.stop();
-    else if (text.value.trim() && picker.value) ask(text.value.trim(), look);
+    else if (text.value.trim() && picker.value) ask(text.value.trim());
   });
   text.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
-    if (!current) byId("chat-form").requestSubmit();
+    if (!current) form.requestSubmit();
   });
   byId("chat-new").addEventListener("click", () => {
     current?.stop();
@@ -45,46 +48,42 @@ export function startChat(look) {
   setInterval(() => current?.wait(), 200);
 }
 
-function option(model) {
-  const node = element("option", { value: model.name });
-  return { node, update: (now) => setText(node, `${now.name} (${stateWords(now.state, now.level)})`) };
+function option({ name }) {
+  const node = element("option", { value: name });
+  return { node, update: ({ state, level }) => setText(node, `${name} (${stateWords(state, level)})`) };
 }
 
-function ask(content, look) {
+function ask(content) {
   if (messages.at(-1)?.role === "user") messages.pop(); // it was never answered
   messages.push({ role: "user", content });
   text.value = "";
   log.append(element("p", { class: "message user" }, content));
-  answer(look);
+  answer();
 }
 
-async function answer(look) {
-  const asked = messages;
-  current = answerTo(picker.value);
-  setText(send, "Stop");
-  const mine = current;
+async function answer() {
+  const asked = messages; // a new chat may have begun when it has been answered
+  const mine = (current = answerBy(picker.value));
+  setText(byId("chat-send"), "Stop");
   look();
   try {
     await mine.read(asked);
   } catch (error) {
-    mine.fail(error, () => asked === messages && asked.at(-1).role === "user" && !current && answer(look));
+    mine.fail(error);
   }
   if (mine.content) asked.push({ role: "assistant", content: mine.content });
   mine.end();
-  if (current === mine) current = null;
-  setText(send, "Send");
+  if (current !== mine) return;
+  current = null;
+  setText(byId("chat-send"), "Send");
 }
 
-function answerTo(model) {
-  const began = performance.now();
+function answerBy(model) {
+  const asked = performance.now();
   const stopping = new AbortController();
-  const words = element("span", { class: "waiting" });
-  const progress = element("progress", { max: 1, "aria-label": "Progress of the wake" });
-  const waiting = element("div", { class: "wait" }, words, progress);
-  const reasoning = element("div", { class: "reasoning" });
-  const thoughts = element("details", {}, element("summary", {}, "Reasoning"), reasoning);
-  const said = element("div", { class: "said" });
-  const node = element("div", { class: "message assistant" }, element("span", { class: "small name" }, model), waiting);
+  const { node, waiting, words, progress, thoughts, reasoning, said } = copyOf("answer", model);
+  const seconds = () => (performance.now() - asked) / 1000;
+  const note = (kind, what) => element("p", { class: kind }, what);
 
   const self = {
     begun: false,
@@ -93,50 +92,46 @@ function answerTo(model) {
     wait() {
       if (self.begun) return;
       const status = models.find((one) => one.name === model);
-      setText(words, `${waitWords(status)} · ${((performance.now() - began) / 1000).toFixed(1)}\u00a0s`);
+      setText(words, `${waitWords(status)} · ${seconds().toFixed(1)}\u00a0s`);
       showProgress(progress, status);
     },
-    async read(asked) {
-      const json = { model, messages: asked, stream: true };
+    async read(messages) {
+      const json = { model, messages, stream: true };
       const response = await request("/v1/chat/completions", { method: "POST", json, signal: stopping.signal });
       for await (const data of eventsOf(response)) {
         if (data === "[DONE]") return;
         const event = JSON.parse(data);
         if (event.error) throw new Error(event.error.message);
-        const delta = event.choices[0]?.delta;
-        if (delta?.reasoning_content) grow(thoughts, reasoning, delta.reasoning_content);
-        if (delta?.content) {
-          self.content += delta.content;
-          grow(said, said, delta.content);
-        }
+        const { reasoning_content: thought, content } = event.choices[0]?.delta ?? {};
+        if (thought) grow(thoughts, reasoning, thought);
+        if (content) grow(said, said, content);
+        self.content += content ?? "";
       }
       throw new Error("the connection was lost");
     },
-    fail(error, again) {
+    fail(error) {
       const stopped = error.name === "AbortError";
       const retry = element("button", { type: "button" }, "Try again");
       retry.addEventListener("click", () => {
-        if (again()) node.remove();
+        if (current || messages.at(-1).role !== "user") return;
+        node.remove();
+        answer();
       });
-      const notice = element("p", { class: stopped ? "small" : "error" }, stopped ? "stopped" : error.message);
-      node.append(notice, ...(self.content ? [] : [retry]));
+      node.append(note(stopped ? "small" : "error", stopped ? "stopped" : error.message), ...(self.content ? [] : [retry]));
       follow();
     },
     end() {
       self.begun = true;
       waiting.remove();
-      if (self.content || node.querySelector("p")) return;
-      node.append(element("p", { class: "small" }, "an empty answer"));
+      if (!self.content && !node.querySelector("p")) node.append(note("small", "an empty answer"));
     },
   };
 
   function grow(part, inner, piece) {
-    if (!self.begun) {
-      self.begun = true;
-      waiting.replaceWith(element("span", { class: "small" }, `first token after ${duration((performance.now() - began) / 1000)}`));
-    }
-    if (!part.parentNode) node.append(part);
     const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+    if (!self.begun) waiting.replaceWith(element("span", { class: "small" }, `first token after ${duration(seconds())}`));
+    self.begun = true;
+    part.hidden = false;
     inner.append(piece);
     if (atEnd) follow();
   }
@@ -151,14 +146,8 @@ const follow = () => (log.scrollTop = log.scrollHeight);
 
 /** What an answer waits for. */
 function waitWords(model) {
-  switch (model?.state) {
-    case "awake":
-      return model.queued > 1 ? `waiting, ${model.queued} in the queue` : "reading the message…";
-    case "waking":
-      return `waking… ${progressWords(model)}`;
-    case "draining":
-      return "waiting for its turn…";
-    default:
-      return "waking…";
-  }
+  if (model?.state === "waking") return `waking… ${progressWords(model)}`;
+  if (model?.state === "draining") return "waiting for its turn…";
+  if (model?.state !== "awake") return "waking…";
+  return model.queued > 1 ? `waiting, ${model.queued} in the queue` : "reading the message…";
 }

@@ -3,47 +3,39 @@
 import { key } from "./api.js";
 import { byId, setText } from "./dom.js";
 
-/** @type {Promise<boolean> | null} */
-let asking = null;
-
 /** @param {() => void} changed called when there is another key, or none any more */
 export function startKeys(changed) {
-  const dialog = byId("key-dialog"), input = byId("key-input");
+  const dialog = byId("key-dialog"), input = byId("key-input"), button = byId("key");
+  /** @type {Promise<boolean> | null} whether a key was given */
+  let asking = null;
 
   function ask(reason) {
-    byId("key").hidden = false;
+    button.hidden = false;
     asking ??= new Promise((resolve) => {
       setText(byId("key-reason"), reason);
-      input.value = "";
+      input.value = dialog.returnValue = "";
       byId("key-forget").hidden = !key.get();
-      dialog.returnValue = "";
       dialog.showModal();
       dialog.addEventListener("close", () => {
         asking = null;
-        const given = dialog.returnValue === "given";
-        resolve(given);
-        if (given) changed();
+        resolve(dialog.returnValue === "given");
+        if (dialog.returnValue) changed();
       }, { once: true });
     });
     return asking;
-  }
-
-  function leave(outcome) {
-    dialog.close(outcome);
   }
   dialog.querySelector("form").addEventListener("submit", (event) => {
     event.preventDefault();
     if (!input.value.trim()) return;
     key.set(input.value.trim());
-    leave("given");
+    dialog.close("given");
   });
-  byId("key-cancel").addEventListener("click", () => leave("cancelled"));
+  byId("key-cancel").addEventListener("click", () => dialog.close());
   byId("key-forget").addEventListener("click", () => {
     key.forget();
-    leave("forgotten");
-    changed();
+    dialog.close("forgotten");
   });
-  byId("key").addEventListener("click", () => ask(key.get() ? "A key is in use." : "No key is in use."));
-  byId("key").hidden = !key.get();
+  button.addEventListener("click", () => ask(key.get() ? "A key is in use." : "No key is in use."));
+  button.hidden = !key.get();
   key.askWith(ask);
 }

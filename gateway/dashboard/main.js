@@ -10,7 +10,7 @@
  * @property {Model[]} models
  * @property {{total: number, limit: number, used: number, available: number}} device
  * @property {{total: number, limit: number, used: number, available: number}} host
- * @property {object[]} events the transitions, the oldest first
+ * @property {object[]} events the transitions, the oldest first, each with a name of its own
  * @property {Record<string, number>} rates tokens a second, by model
  * @property {number} now the server's clock, in seconds
  */
@@ -33,31 +33,31 @@ const events = new Map();
 const states = new Map();
 let before = null;
 let rates = {};
+/** Aborted when the page is hidden. */
+let looking = new AbortController();
+let locked = false;
 let hurried = false;
-let goOn = () => {};
 
 /** Look again at once: something has happened. */
 function hurry() {
   hurried = true;
-  goOn();
+  dispatchEvent(new Event("hurry"));
 }
 
-/** Until so long has passed, or somebody is in a hurry, or was since the last pause. */
-async function pause(milliseconds) {
-  if (!hurried) {
-    await new Promise((resolve) => {
-      goOn = resolve;
-      setTimeout(resolve, milliseconds);
-    });
-  }
-  hurried = false;
+const hurries = () => new Promise((resolve) => addEventListener("hurry", resolve, { once: true }));
+const passes = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** The server is asked for nothing while nobody would see it, or it wants a key that nobody gives. */
+async function isOfUse() {
+  while (document.hidden || locked) await hurries();
 }
 
 async function watch() {
   for (;;) {
-    if (!document.hidden) await look();
-    const idle = document.hidden || document.body.dataset.connection === "locked";
-    await pause(idle ? 3600e3 : isWaiting() ? 200 : 1000);
+    await isOfUse();
+    hurried = false;
+    await look();
+    if (!hurried) await Promise.race([hurries(), passes(isWaiting() ? 200 : 1000)]);
   }
 }
 
@@ -68,9 +68,10 @@ async function look() {
     show({ ...status, events: [...events.values()], rates: ratesOf(status), now: serverTime(response) });
     setConnection("live", "live");
   } catch (error) {
-    setConnection(error.status === 401 ? "locked" : "lost",
-      error.status === 401 ? "a key is needed" : error.status ? error.message : "connection lost, trying again…");
     before = null;
+    locked = error.status === 401;
+    if (locked) setConnection("locked", "a key is needed");
+    else setConnection("lost", error.status ? error.message : "connection lost, trying again…");
   }
 }
 
@@ -78,7 +79,7 @@ function show(seen) {
   document.body.dataset.seen = "";
   announce(seen.models);
   for (const part of [showNumbers, showMemory, showTimeline, showWakes, showChat]) part(seen);
-  showModels(seen, acted);
+  showModels(seen.models, seen.rates, hurry);
 }
 
 /** The server's clock: the header's seconds, unless they are ours. */
@@ -88,13 +89,11 @@ function serverTime(response) {
   return Math.abs(theirs - ours) > 3 ? theirs : ours;
 }
 
-function ratesOf(status) {
+function ratesOf({ generated_tokens: tokens }) {
   const now = performance.now() / 1000;
-  const tokens = status.generated_tokens;
   if (before && now - before.at < 0.5) return rates;
-  if (before)
-    rates = Object.fromEntries(Object.entries(tokens).map(([name, count]) =>
-      [name, Math.max(0, count - (before.tokens[name] ?? 0)) / (now - before.at)]));
+  const rateOf = ([name, count]) => [name, Math.max(0, count - (before.tokens[name] ?? 0)) / (now - before.at)];
+  if (before) rates = Object.fromEntries(Object.entries(tokens).map(rateOf));
   before = { at: now, tokens };
   return rates;
 }
@@ -103,8 +102,8 @@ function ratesOf(status) {
 function announce(models) {
   const news = models.filter(({ name, state }) => states.has(name) && states.get(name) !== state);
   for (const { name, state } of models) states.set(name, state);
-  if (news.length)
-    setText(byId("announcer"), news.map(({ name, state, level }) => `${name} is ${stateWords(state, level)}`).join(", "));
+  const words = news.map(({ name, state, level }) => `${name} is ${stateWords(state, level)}`);
+  if (words.length) setText(byId("announcer"), words.join(", "));
 }
 
 function setConnection(kind, words) {
@@ -112,51 +111,37 @@ function setConnection(kind, words) {
   setText(byId("connection"), words);
 }
 
-/** A button's request is over, maybe with a problem. */
-function acted(problem) {
-  const notice = byId("action-error");
-  notice.hidden = !problem;
-  setText(notice, problem?.message ?? "");
-  hurry();
-}
-
 /** The transitions as they happen, all that are remembered first: after a restart their numbers begin anew. */
 async function listen() {
   for (;;) {
-    const listening = new AbortController();
-    const leave = () => document.hidden && listening.abort();
-    document.addEventListener("visibilitychange", leave);
+    await isOfUse();
     try {
-      if (!document.hidden) await hear(listening.signal);
+      const response = await request("/api/events", { signal: looking.signal });
+      for await (const data of eventsOf(response)) remember(JSON.parse(data));
     } catch {
       // It is tried again, and the other loop tells people.
     }
-    document.removeEventListener("visibilitychange", leave);
-    await new Promise((resolve) => setTimeout(resolve, 1000));
-    if (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
-    if (document.body.dataset.connection === "locked") await keyChanged;
+    await passes(1000);
   }
 }
 
-async function hear(signal) {
-  for await (const data of eventsOf(await request("/api/events", { signal }))) {
-    const event = JSON.parse(data);
-    events.set(`${event.at} ${event.model} ${event.after}`, event);
-    if (events.size > HISTORY) events.delete(events.keys().next().value);
-    hurry();
-  }
+function remember(event) {
+  const name = `${event.at} ${event.model} ${event.after}`;
+  events.set(name, { ...event, name });
+  if (events.size > HISTORY) events.delete(events.keys().next().value);
+  hurry();
 }
 
-let tellKeyChanged = () => {};
-let keyChanged = new Promise((resolve) => (tellKeyChanged = resolve));
-
-startTheme(byId("theme"));
-startKeys(() => {
-  tellKeyChanged();
-  keyChanged = new Promise((resolve) => (tellKeyChanged = resolve));
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) looking.abort();
+  else looking = new AbortController();
   hurry();
 });
-startChat(() => hurry());
-document.addEventListener("visibilitychange", () => hurry());
+startTheme(byId("theme"));
+startKeys(() => {
+  locked = false;
+  hurry();
+});
+startChat(hurry);
 watch();
 listen();

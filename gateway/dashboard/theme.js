@@ -5,15 +5,15 @@ const THEME = "dormouse-theme";
 
 /** @param {HTMLElement} button goes from one to the next */
 export function startTheme(button) {
-  let theme = THEMES.includes(localStorage.getItem(THEME)) ? localStorage.getItem(THEME) : "auto";
+  let place = Math.max(0, THEMES.indexOf(localStorage.getItem(THEME)));
 
   function show() {
-    document.documentElement.dataset.theme = theme;
-    button.textContent = `Theme: ${theme}`;
+    document.documentElement.dataset.theme = THEMES[place];
+    button.textContent = `Theme: ${THEMES[place]}`;
   }
   button.addEventListener("click", () => {
-    theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
-    localStorage.setItem(THEME, theme);
+    place = (place + 1) % THEMES.length;
+    localStorage.setItem(THEME, THEMES[place]);
     show();
   });
   show();

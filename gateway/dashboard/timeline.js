@@ -1,80 +1,68 @@
-/** What the models did in the last quarter of an hour, or less when there is less to tell: a lane each, and the latest transitions in words. */
+/** What the models did in the last minutes: a lane each, and the latest transitions in words. */
 
-import { byId, element, keepChildren, setAttributes, setText, shape } from "./dom.js";
-import { bytes, CAUSES, duration, KINDS, kindOf, stateWords } from "./words.js";
+import { byId, copyOf, element, keeper, setAttributes, setText, shape } from "./dom.js";
+import { bytes, CAUSES, counted, duration, KINDS, kindOf, stateWords } from "./words.js";
 
 /** Minutes that the lanes may show; the first that is long enough is taken. */
 const WINDOWS = [2, 5, 15];
 const LATEST = 12;
 /** How far a lane is drawn: beyond its right edge, so that time can pass without drawing it anew. */
 const AHEAD = 1e6;
-const HEIGHTS = { awake: 20, draining: 16, failed: 20, waking: 12, "asleep-1": 8, "asleep-2": 5, cold: 2 };
 
 /** Times in the pictures are seconds since this. */
 const start = Date.now() / 1000;
-const lanes = new Map();
-const list = element("ol", { class: "latest" });
-const axis = element("div", { class: "axis", "aria-hidden": "true" }, ...["", "", ""].map(() => element("span")));
-let drawn = "";
+const showLanes = keeper(byId("lanes"), lane);
+const showLatest = keeper(byId("latest"), inWords);
+byId("legend").append(...Object.entries(KINDS).map(([kind, words]) => element("li", { "data-kind": kind }, words)));
 
 /** @param {import("./main.js").Seen} seen */
 export function showTimeline(seen) {
-  const section = byId("timeline");
-  if (!list.parentNode) section.append(legend(), element("div", { class: "lanes" }), axis, latest());
-  keepChildren(section.querySelector(".lanes"), lanes, seen.models, (model) => model.name, (model) => lane(model.name));
-  const changes = seen.models.map((model) => `${model.name} ${model.state} ${model.level}`).join("\n");
-  const now = `${seen.events.length} ${seen.events.at(-1)?.at} ${changes}`;
-  if (now !== drawn) {
-    drawn = now;
-    for (const model of seen.models) lanes.get(model.name).draw(stretches(model, seen), seen.events);
-    list.replaceChildren(...seen.events.slice(-LATEST).reverse().map(inWords));
-  }
-  const minutes = windowOf(seen);
-  for (const model of seen.models) lanes.get(model.name).move(seen.now, 60 * minutes);
-  [`${minutes} min ago`, `${minutes / 2}`, "now"].forEach((mark, place) => setText(axis.children[place], mark));
+  const { models, events, now } = seen;
+  const busy = new Set(events.map((event) => event.model));
+  const lively = models.filter((model) => model.state !== "cold" || busy.has(model.name));
+  const minutes = WINDOWS.find((one) => now - 60 * one < (events[0]?.at ?? now)) ?? WINDOWS.at(-1);
+  showLanes(lively, seen, 60 * minutes);
+  const others = models.length - lively.length;
+  setText(byId("unloaded"), others ? `Left out: ${counted(others, "model")} not loaded yet` : "");
+  [`${minutes} min ago`, `${minutes / 2}`].forEach((mark, place) => setText(byId("times").children[place], mark));
+  showLatest(events.slice(-LATEST).reverse());
 }
 
-function windowOf({ events, now }) {
-  const told = events.length ? (now - events[0].at) / 60 : 0;
-  return WINDOWS.find((minutes) => told < minutes) ?? WINDOWS.at(-1);
+function lane({ name }) {
+  const { node, picture } = copyOf("lane", name);
+  const showStretches = keeper(picture, pictured);
+
+  function update(model, { events, now }, seconds) {
+    const found = stretches(model, events.filter((event) => event.model === name), now);
+    showStretches(found.map((stretch, place) => ({ ...stretch, to: found[place + 1]?.from ?? start + AHEAD })));
+    const viewBox = `${(now - start - seconds).toFixed(1)} 0 ${seconds} 24`;
+    const label = `${name}: ${KINDS[found.at(-1).kind]}; ${counted(found.length, "state")} seen`;
+    setAttributes(picture, { viewBox, "aria-label": label });
+  }
+  return { node, update };
 }
 
 /** One after another, each with a state from its beginning to the next one's. */
-function stretches(model, seen) {
-  const own = seen.events.filter((event) => event.model === model.name);
-  const found = own.map((event) => ({ from: event.at, kind: kindOf(event.after, event.level), event }));
-  const current = { from: seen.now - model.state_seconds, kind: kindOf(model.state, model.level) };
+function stretches(model, own, now) {
+  const found = own.map((event) => ({ name: event.name, from: event.at, kind: kindOf(event.after, event.level), event }));
+  const current = { name: "now", from: now - model.state_seconds, kind: kindOf(model.state, model.level) };
   if (found.at(-1)?.kind !== current.kind) found.push(current);
-  if (own.length) found.unshift({ from: start - AHEAD, kind: kindOf(own[0].before, own[0].level) });
+  if (own.length) found.unshift({ name: "before", from: start - AHEAD, kind: kindOf(own[0].before, own[0].level) });
   else found[0].from = start - AHEAD;
   return found;
 }
 
-function lane(name) {
-  const picture = shape("svg", { height: 24, preserveAspectRatio: "none", role: "img" });
-  const node = element("div", { class: "lane" }, element("span", { class: "name", title: name }, name), picture);
-
-  function draw(found) {
-    picture.replaceChildren(...found.flatMap((stretch, place) => pictured(stretch, found[place + 1]?.from)));
-    const last = found.at(-1);
-    setAttributes(picture, { "aria-label": `${name}: ${KINDS[last.kind]}; ${found.length} states seen` });
-  }
-  const move = (now, seconds) =>
-    setAttributes(picture, { viewBox: `${(now - start - seconds).toFixed(1)} 0 ${seconds} 24` });
-  return { node, draw, move, update: () => {} };
-}
-
-function pictured({ from, kind, event }, to) {
-  const height = HEIGHTS[kind];
-  const what = event ? sentence(event) : KINDS[kind];
-  const x = from - start;
-  const title = () => shape("title", {}, `${what}${event ? `, ${time(event.at)}` : ""}`);
-  const width = Math.max(0, (to ?? start + AHEAD) - from);
-  const found = [shape("rect", { x, y: 22 - height, width, height, "data-kind": kind }, title())];
+function pictured({ event }) {
+  const title = shape("title"), rect = shape("rect"), node = shape("g", {}, title, rect);
   // Most wakes are too short to be seen as a stretch of time.
-  if (event?.after === "awake" && event.before === "waking")
-    found.push(shape("line", { x1: x, x2: x, y1: 1, y2: 22, "data-kind": "waking" }, title()));
-  return found;
+  const woke = event?.before === "waking" && event.after === "awake";
+  if (woke) node.append(shape("line", { x1: event.at - start, x2: event.at - start, y1: 1, y2: 22, "data-kind": "waking" }));
+
+  function update({ from, to, kind }) {
+    setText(title, event ? `${sentence(event)}, ${time(event.at)}` : KINDS[kind]);
+    setAttributes(rect, { x: from - start, width: Math.max(0, to - from), "data-kind": kind });
+  }
+  return { node, update };
 }
 
 const time = (at) => new Date(at * 1000).toLocaleTimeString();
@@ -87,17 +75,6 @@ function sentence(event) {
 }
 
 function inWords(event) {
-  const at = new Date(event.at * 1000);
-  return element("li", {},
-    element("time", { datetime: at.toISOString() }, at.toLocaleTimeString()), " ",
-    element("b", {}, event.model), ` ${sentence(event)}`);
+  const at = element("time", { datetime: new Date(event.at * 1000).toISOString() }, time(event.at));
+  return { node: element("li", {}, at, " ", element("b", {}, event.model), ` ${sentence(event)}`) };
 }
-
-function legend() {
-  const kinds = Object.entries(KINDS).map(([kind, words]) =>
-    element("li", {}, shape("svg", { width: 14, height: 22, "aria-hidden": "true" },
-      shape("rect", { y: 21 - HEIGHTS[kind], width: 14, height: HEIGHTS[kind], "data-kind": kind })), words));
-  return element("ul", { class: "legend" }, ...kinds);
-}
-
-const latest = () => element("details", {}, element("summary", {}, "Latest transitions in words"), list);

@@ -25,6 +25,11 @@ export function clock(seconds) {
 /** With a decimal where it says something. */
 export const short = (number) => (number === 0 || number >= 9.95 ? String(Math.round(number)) : number.toFixed(1));
 
+/** "1 wake", "2 wakes". */
+export const counted = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
+
+export const sum = (numbers) => numbers.reduce((all, one) => all + one, 0);
+
 /** What the colours tell apart. */
 export const KINDS = {
   awake: "awake",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from engine import Level, Progress
+from engine import Kind, Level, Progress
 from gateway.fleet.events import WakeRecord
 from gateway.fleet.served_model import ServedModel
 from gateway.fleet.state import State
@@ -38,6 +38,8 @@ class ModelStatus:
     to_wake_bytes: int
     """What a wake would add on the device; of a model never loaded, what its files' headers tell."""
     max_model_len: int | None
+    kind: Kind | None
+    """Whether it generates text or makes embeddings; None: not opened yet."""
     pinned: bool
     last_wake: WakeRecord | None
     last_error: str | None
@@ -64,6 +66,7 @@ def status_of(model: ServedModel, now: float) -> ModelStatus:
         residue_bytes=footprint.residue,
         to_wake_bytes=footprint.to_wake,
         max_model_len=model.max_model_len,
+        kind=model.engine.info.kind if model.engine else None,
         pinned=model.pinned,
         last_wake=model.last_wake,
         last_error=model.last_error,

@@ -1,4 +1,4 @@
-"""Pictures of the dashboard asleep, waking and awake under load; light and dark; on a desktop and on a phone.
+"""Pictures of the dashboard asleep, waking, under load, in trouble; light and dark; on a desktop and a phone.
 
 Runs the real server with the demo models and two of random weights, one of them 1.2 GB so that its wake can
 be seen, and drives Chromium. The directory also takes the checkpoints.
@@ -23,6 +23,7 @@ from tests.e2e.server import Server, running
 
 DEMO = Path(engine.__file__).parent / "demo"
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+LONG = "some-organisation/a_model_whose_name_never_ends_and_has_no_place_to_break-" + "0123456789" * 6
 
 
 def main() -> None:
@@ -36,6 +37,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         take_all(browser, server, directory)
         take_troubles(browser, server, directory)
+        take_crowd(browser, directory, paths["60m"])
         browser.close()
 
 
@@ -109,7 +111,7 @@ def take_troubles(browser: Browser, server: Server, directory: Path) -> None:
         page.get_by_label("Message", exact=True).fill("Are you there?")
         page.keyboard.press("Enter")
         page.wait_for_selector("[data-connection='lost']")
-        page.locator("summary").click()
+        page.get_by_text("Latest transitions in words").click()
         page.wait_for_timeout(500)
         page.screenshot(path=directory / "lost-desktop-light.png", full_page=True)
     with running(directory, f'api_keys = ["secret"]\n[models.demo-a]\npath = "{DEMO / "demo-a"}"') as closed:
@@ -117,6 +119,52 @@ def take_troubles(browser: Browser, server: Server, directory: Path) -> None:
             with page_of(browser, closed, scheme, size) as page:
                 page.wait_for_selector("dialog[open]")
                 page.screenshot(path=directory / f"key-{size}-{scheme}.png")
+
+
+def take_crowd(browser: Browser, directory: Path, path: Path) -> None:
+    """Thirty models: failed, draining, never loaded, pinned, of a very long name, and one that embeds."""
+    with running(directory, crowd(directory, path)) as server:
+        for number in range(3, 9):
+            act(server, "wake_up", f"team/model-{number:02}")
+            act(server, "sleep", f"team/model-{number:02}", level=1 + number % 2)
+        for model in ("embedder", "pinned", LONG):
+            act(server, "wake_up", model)
+        for model in ("broken", "odd"):
+            server.http.post("/wake_up", params={"model": model})
+        for scheme in ("light", "dark"):
+            for size in SIZES:
+                with page_of(browser, server, scheme, size) as page, drained(server, page, "team/model-02"):
+                    page.get_by_role("button", name="Wake broken", exact=True).click()
+                    page.wait_for_timeout(1500)
+                    page.screenshot(path=directory / f"crowd-{size}-{scheme}.png", full_page=True)
+                    page.get_by_role("heading", name="team/model-03").scroll_into_view_if_needed()
+                    page.locator("#models").screenshot(path=directory / f"rows-{size}-{scheme}.png")
+
+
+def crowd(directory: Path, path: Path) -> str:
+    (broken := directory / "broken").mkdir(exist_ok=True)
+    (odd := directory / "odd").mkdir(exist_ok=True)
+    (odd / "config.json").write_text('{"architectures": ["MambaForCausalLM"], "model_type": "mamba"}')
+    embedder = write_checkpoint(directory / "embedder", "60m", architectures=["Qwen3Model"])
+    paths = {"broken": broken, "odd": odd, "embedder": embedder, "pinned": path, LONG: path}
+    paths |= {f"team/model-{number:02}": path for number in range(1, 26)}
+    sections = [f'[models."{name}"]\npath = "{path}"' for name, path in paths.items()]
+    return "\n".join(sections).replace('[models."pinned"]', '[models."pinned"]\npinned = true')
+
+
+@contextmanager
+def drained(server: Server, page: Page, model: str) -> Iterator[None]:
+    """Asked to sleep while a long answer is on its way."""
+    page.locator("#chat-model").select_option(model)
+    page.get_by_label("Message", exact=True).fill("Go on for long.")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".said")
+    sleeper = threading.Thread(target=act, args=(server, "sleep", model), kwargs={"level": 1})
+    sleeper.start()
+    page.wait_for_selector("#models [data-kind='draining']")
+    yield
+    page.get_by_role("button", name="Stop").click()
+    sleeper.join()
 
 
 @contextmanager

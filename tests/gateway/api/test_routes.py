@@ -208,6 +208,7 @@ async def test_status(gateway: Gateway) -> None:
         alpha.keys()
     )
     assert beta["state"] == "cold" and beta["last_wake"] is None
+    assert (alpha["kind"], beta["kind"]) == ("generate", None), "beta has not been opened"
 
 
 async def test_looking_wakes_nothing(gateway: Gateway) -> None:
