@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.protocol import Engine
+from engine.threads import spin_briefly
 from engine.types import (
     ALL_TAGS,
     CheckpointError,
@@ -70,6 +71,8 @@ __all__ = [
     "open",
     "weight_files",
 ]
+
+spin_briefly()
 
 
 def open(path: str, device: str = "auto", options: EngineOptions | None = None) -> Engine:
