@@ -1,0 +1,228 @@
+"""The calls of the CUDA driver that memory needs, on one device: the protocol, and the driver itself.
+
+Everything else goes through ``Driver``, so that tests put one behind it that keeps account of every call.
+Addresses, handles, streams and events are plain ints; sizes are in bytes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Protocol
+
+from engine.types import DeviceError, EngineError
+
+_OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
+_STICKY = frozenset(
+    f"CUDA_ERROR_{name}"
+    for name in (
+        "ASSERT",
+        "CONTAINED",
+        "CONTEXT_IS_DESTROYED",
+        "DEINITIALIZED",
+        "DEVICE_UNAVAILABLE",
+        "ECC_UNCORRECTABLE",
+        "EXTERNAL_DEVICE",
+        "HARDWARE_STACK_ERROR",
+        "ILLEGAL_ADDRESS",
+        "ILLEGAL_INSTRUCTION",
+        "INVALID_ADDRESS_SPACE",
+        "INVALID_PC",
+        "LAUNCH_FAILED",
+        "LAUNCH_TIMEOUT",
+        "MISALIGNED_ADDRESS",
+        "NVLINK_UNCORRECTABLE",
+        "TENSOR_MEMORY_LEAK",
+        "UNKNOWN",
+    )
+)
+"""After these every later call fails too."""
+
+
+class DriverError(EngineError):
+    """A call that the driver refused. ``name``: that of the error, as CUDA_ERROR_INVALID_VALUE."""
+
+    def __init__(self, call: str, name: str) -> None:
+        super().__init__(f"{call}: {name}")
+        self.call = call
+        self.name = name
+
+    @property
+    def out_of_memory(self) -> bool:
+        return self.name == _OUT_OF_MEMORY
+
+
+def driver_error(call: str, name: str) -> EngineError:
+    """DriverError, or DeviceError where nothing on the device can go on."""
+    return DeviceError(f"{call}: {name}") if name in _STICKY else DriverError(call, name)
+
+
+class Driver(Protocol):
+    """Every call raises DriverError or DeviceError. All but ``make_current`` need the device's context on the
+    thread that calls."""
+
+    def make_current(self) -> None:
+        """The device's primary context, which torch uses too, on the calling thread from now on."""
+
+    # Memory of the device
+
+    def allocation_granularity(self) -> int:
+        """Sizes of memory and of mappings are multiples of this."""
+
+    def address_reserve(self, size: int) -> int: ...
+
+    def address_free(self, address: int, size: int) -> None:
+        """The whole of a range that was reserved, nothing mapped in it."""
+
+    def mem_create(self, size: int) -> int:
+        """The handle of memory that is mapped nowhere yet."""
+
+    def mem_release(self, handle: int) -> None:
+        """The memory goes back when it is mapped nowhere either."""
+
+    def mem_map(self, address: int, size: int, handle: int) -> None:
+        """All of the handle's memory, within a range that is reserved."""
+
+    def mem_unmap(self, address: int, size: int) -> None:
+        """What was mapped by one call. Nothing that touches it may be under way."""
+
+    def mem_set_access(self, address: int, size: int) -> None:
+        """Let the device read and write one or more neighbouring mappings."""
+
+    def mem_get_info(self) -> tuple[int, int]:
+        """Free and in all, on the device."""
+
+    # Memory of the host, and copies
+
+    def host_register(self, address: int, size: int) -> None:
+        """Lock whole pages of the process's memory, for copies that run by themselves."""
+
+    def host_unregister(self, address: int) -> None: ...
+
+    def copy_to_device(self, target: int, source: int, size: int, stream: int) -> None:
+        """Queue a copy from locked memory, which must stay as it is until the stream has come by."""
+
+    # Streams and events
+
+    def stream_create(self) -> int:
+        """One that waits for no other."""
+
+    def stream_synchronize(self, stream: int) -> None: ...
+
+    def stream_destroy(self, stream: int) -> None: ...
+
+    def event_create(self) -> int: ...
+
+    def event_record(self, event: int, stream: int) -> None:
+        """It happens when all that is queued on the stream by now is done."""
+
+    def event_synchronize(self, event: int) -> None:
+        """At once, if it was never recorded."""
+
+    def event_destroy(self, event: int) -> None: ...
+
+
+class CudaDriver:
+    """See ``Driver``. The primary context is retained for the life of the process."""
+
+    def __init__(self, ordinal: int = 0) -> None:
+        """Raises EngineError where there is no such device, no driver, or no bindings to it."""
+        try:
+            self._cuda = importlib.import_module("cuda.bindings.driver")
+        except ImportError as error:
+            raise EngineError(f"no cuda-bindings here: {error}") from error
+        self._call("cuInit", 0)
+        (device,) = self._call("cuDeviceGet", ordinal)
+        (self._context,) = self._call("cuDevicePrimaryCtxRetain", device)
+        self._memory, self._access = self._descriptions(ordinal)
+
+    def _descriptions(self, ordinal: int) -> tuple[Any, Any]:
+        """Memory of the device, and the right to read and write it there."""
+        cuda = self._cuda
+        memory, access = cuda.CUmemAllocationProp(), cuda.CUmemAccessDesc()
+        memory.type = cuda.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
+        for location in (memory.location, access.location):
+            location.type = cuda.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
+            location.id = ordinal
+        access.flags = cuda.CUmemAccess_flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE
+        return memory, access
+
+    def _call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
+        """What the call answers behind its result."""
+        try:
+            result, *values = getattr(self._cuda, name)(*arguments)
+        except RuntimeError as error:  # the bindings found no driver, or an older one without this call
+            raise EngineError(f"no CUDA driver here: {error}") from error
+        except (KeyError, ValueError) as error:
+            raise DeviceError(f"{name}: an error that is newer than the bindings") from error
+        if result != 0:
+            raise driver_error(name, result.name)
+        return tuple(values)
+
+    def make_current(self) -> None:
+        self._call("cuCtxSetCurrent", self._context)
+
+    def allocation_granularity(self) -> int:
+        least = self._cuda.CUmemAllocationGranularity_flags.CU_MEM_ALLOC_GRANULARITY_MINIMUM
+        (size,) = self._call("cuMemGetAllocationGranularity", self._memory, least)
+        return int(size)
+
+    def address_reserve(self, size: int) -> int:
+        (address,) = self._call("cuMemAddressReserve", size, 0, 0, 0)
+        return int(address)
+
+    def address_free(self, address: int, size: int) -> None:
+        self._call("cuMemAddressFree", address, size)
+
+    def mem_create(self, size: int) -> int:
+        (handle,) = self._call("cuMemCreate", size, self._memory, 0)
+        return int(handle)
+
+    def mem_release(self, handle: int) -> None:
+        self._call("cuMemRelease", handle)
+
+    def mem_map(self, address: int, size: int, handle: int) -> None:
+        self._call("cuMemMap", address, size, 0, handle, 0)
+
+    def mem_unmap(self, address: int, size: int) -> None:
+        self._call("cuMemUnmap", address, size)
+
+    def mem_set_access(self, address: int, size: int) -> None:
+        self._call("cuMemSetAccess", address, size, [self._access], 1)
+
+    def mem_get_info(self) -> tuple[int, int]:
+        free, total = self._call("cuMemGetInfo")
+        return int(free), int(total)
+
+    def host_register(self, address: int, size: int) -> None:
+        self._call("cuMemHostRegister", address, size, self._cuda.CU_MEMHOSTREGISTER_PORTABLE)
+
+    def host_unregister(self, address: int) -> None:
+        self._call("cuMemHostUnregister", address)
+
+    def copy_to_device(self, target: int, source: int, size: int, stream: int) -> None:
+        self._call("cuMemcpyHtoDAsync", target, source, size, stream)
+
+    def stream_create(self) -> int:
+        # Not ordered with the default stream, on which torch computes.
+        (stream,) = self._call("cuStreamCreate", self._cuda.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        return int(stream)
+
+    def stream_synchronize(self, stream: int) -> None:
+        self._call("cuStreamSynchronize", stream)
+
+    def stream_destroy(self, stream: int) -> None:
+        self._call("cuStreamDestroy", stream)
+
+    def event_create(self) -> int:
+        flags = self._cuda.CUevent_flags  # who waits sleeps meanwhile, and needs no times
+        (event,) = self._call("cuEventCreate", flags.CU_EVENT_BLOCKING_SYNC | flags.CU_EVENT_DISABLE_TIMING)
+        return int(event)
+
+    def event_record(self, event: int, stream: int) -> None:
+        self._call("cuEventRecord", event, stream)
+
+    def event_synchronize(self, event: int) -> None:
+        self._call("cuEventSynchronize", event)
+
+    def event_destroy(self, event: int) -> None:
+        self._call("cuEventDestroy", event)
