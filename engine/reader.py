@@ -11,7 +11,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -166,25 +166,33 @@ def plan(slices: list[Slice], piece: int) -> Iterator[Stretch]:
         yield Stretch(start, tuple(targets))
 
 
+@contextmanager
+def reading(shard: Shard) -> Iterator[None]:
+    """What goes wrong in reading its file, as CheckpointError."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{shard.path}: {error.strerror}", reason=f"reading {shard.path.name} failed: {error.strerror}"
+        ) from error
+    except EOFError as error:
+        raise CheckpointError(
+            f"{shard.path} is shorter than its header says", reason=f"{shard.path.name} has changed"
+        ) from error
+
+
 def _scatter(shard: Shard, fd: int, stretch: Stretch, buffer: memoryview) -> int:
     """Read the stretch into its targets; a short read goes on where it stopped."""
     views = [buffer[start : start + length] for start, length in stretch.targets]
     offset, total = stretch.offset, 0
-    while views:
-        try:
+    with reading(shard):
+        while views:
             count = os.preadv(fd, views, offset + total)
-        except OSError as error:
-            raise CheckpointError(
-                f"{shard.path}: {error.strerror}",
-                reason=f"reading {shard.path.name} failed: {error.strerror}",
-            ) from error
-        if count == 0:
-            raise CheckpointError(
-                f"{shard.path} is shorter than its header says", reason=f"{shard.path.name} has changed"
-            )
-        total += count
-        while views and count >= len(views[0]):
-            count -= len(views.pop(0))
-        if count:
-            views[0] = views[0][count:]
+            if count == 0:
+                raise EOFError
+            total += count
+            while views and count >= len(views[0]):
+                count -= len(views.pop(0))
+            if count:
+                views[0] = views[0][count:]
     return total
