@@ -21,6 +21,9 @@ from tests.engine.memory.test_arena import OldKernel, smaps
 
 MIB = 2**20
 
+PATIENCE = 10.0
+"""Seconds that threads wait for each other."""
+
 
 @pytest.fixture
 def driver() -> Iterator[FakeDriver]:
@@ -56,7 +59,7 @@ def test_it_is_unlocked_on_whatever_thread(driver: FakeDriver) -> None:
 def test_several_threads_take_every_part_once(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     parts: list[tuple[int, int]] = []
     threads: set[str] = set()
-    begin = threading.Barrier(2, timeout=10)
+    begin = threading.Barrier(2, timeout=PATIENCE)
     real = CpuArena.populate
 
     def populate(self: CpuArena, offset: int, length: int) -> None:
