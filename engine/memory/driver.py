@@ -101,6 +101,9 @@ class Driver(Protocol):
     def copy_to_device(self, target: int, source: int, size: int, stream: int) -> None:
         """Queue a copy from locked memory, which must stay as it is until the stream has come by."""
 
+    def copy_to_host(self, target: int, source: int, size: int, stream: int) -> None:
+        """The same in the other direction."""
+
     # Streams and events
 
     def stream_create(self) -> int:
@@ -201,6 +204,9 @@ class CudaDriver:
 
     def copy_to_device(self, target: int, source: int, size: int, stream: int) -> None:
         self._call("cuMemcpyHtoDAsync", target, source, size, stream)
+
+    def copy_to_host(self, target: int, source: int, size: int, stream: int) -> None:
+        self._call("cuMemcpyDtoHAsync", target, source, size, stream)
 
     def stream_create(self) -> int:
         # Not ordered with the default stream, on which torch computes.

@@ -22,6 +22,7 @@ assert driver.mem_get_info() == (5 * 2**30, 80 * 2**30)
 driver.host_register(0x7FFF00001000, 4096)
 stream, event = driver.stream_create(), driver.event_create()
 driver.copy_to_device(address, 0x7FFF00001000, 4096, stream)
+driver.copy_to_host(0x7FFF00001000, address, 512, stream)
 driver.event_record(event, stream)
 driver.event_synchronize(event)
 

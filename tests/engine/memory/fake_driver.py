@@ -78,6 +78,16 @@ class FakeDriver:
 
         self.failing = failing
 
+    def breaks(self, call: str, error: str) -> None:
+        """Let every call fail from the first of this name on."""
+        broken: list[str] = []
+
+        def failing(index: int, name: str) -> str | None:
+            broken.extend([error] if name == call else [])
+            return broken[0] if broken else None
+
+        self.failing = failing
+
     @property
     def names(self) -> list[str]:
         return [name for name, *_ in self.calls if name != "make_current"]
@@ -192,7 +202,7 @@ class FakeDriver:
             place, _ = self.mappings.get(address, (None, 0))
             self._require(place == range(address, address + size), "unmap of what was not mapped so")
             busy = any(
-                _overlap(work.target, range(address, address + size)) for work in self.streams.pending()
+                _overlap(work.device, range(address, address + size)) for work in self.streams.pending()
             )
             self._require(not busy, "unmap while a copy is under way")
             del self.mappings[address]
@@ -222,20 +232,27 @@ class FakeDriver:
         with self._call("host_unregister", address):
             self._require(address in self.registered, "unregister of what is not registered")
             place = self.registered[address]
-            busy = any(_overlap(work.source, place) for work in self.streams.pending())
+            busy = any(_overlap(work.host, place) for work in self.streams.pending())
             self._require(not busy, "unregister while a copy is under way")
             del self.registered[address]
 
     def copy_to_device(self, target: int, source: int, size: int, stream: int) -> None:
         with self._call("copy_to_device", target, source, size, stream):
-            self._require(self.streams.has_stream(stream), "a copy on an unknown stream")
-            read, written = range(source, source + size), range(target, target + size)
-            locked = any(_within(read, place) for place in self.registered.values())
-            self._require(locked, "a copy from memory that is not locked")
-            reached = [r for r, _ in self.mappings.values() if r.start in self.accessible]
-            parts = sum(max(0, min(r.stop, written.stop) - max(r.start, written.start)) for r in reached)
-            self._require(parts == size > 0, "a copy to memory without access")
-            self.streams.queue(stream, Work(read, written, lambda: ctypes.memmove(target, source, size)))
+            self._copy(target, source, size, stream, locked=source, device=target)
+
+    def copy_to_host(self, target: int, source: int, size: int, stream: int) -> None:
+        with self._call("copy_to_host", target, source, size, stream):
+            self._copy(target, source, size, stream, locked=target, device=source)
+
+    def _copy(self, target: int, source: int, size: int, stream: int, *, locked: int, device: int) -> None:
+        self._require(self.streams.has_stream(stream), "a copy on an unknown stream")
+        host, remote = range(locked, locked + size), range(device, device + size)
+        registered = any(_within(host, place) for place in self.registered.values())
+        self._require(registered, "a copy from or to memory that is not locked")
+        reached = [r for r, _ in self.mappings.values() if r.start in self.accessible]
+        parts = sum(max(0, min(r.stop, remote.stop) - max(r.start, remote.start)) for r in reached)
+        self._require(parts == size > 0, "a copy from or to memory without access")
+        self.streams.queue(stream, Work(host, remote, lambda: ctypes.memmove(target, source, size)))
 
     # Streams and events
 

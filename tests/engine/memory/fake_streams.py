@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass
 class Work:
-    """``source`` and ``target``: the bytes that it reads and writes."""
+    """A copy: ``host`` and ``device`` are the bytes that it touches on either side."""
 
-    source: range
-    target: range
+    host: range
+    device: range
     run: Callable[[], object]
 
 

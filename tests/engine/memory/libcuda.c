@@ -78,6 +78,10 @@ int cuMemcpyHtoDAsync_v2(uint64_t target, const void *source, size_t size, void 
     CALL("cuMemcpyHtoDAsync", "%lx %p %zu %p", target, source, size, stream);
     return 0;
 }
+int cuMemcpyDtoHAsync_v2(void *target, uint64_t source, size_t size, void *stream) {
+    CALL("cuMemcpyDtoHAsync", "%p %lx %zu %p", target, source, size, stream);
+    return 0;
+}
 int cuStreamCreate(void **stream, unsigned flags) {
     CALL("cuStreamCreate", "%u", flags);
     *stream = (void *)0x51;

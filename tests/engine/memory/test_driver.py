@@ -32,6 +32,7 @@ cuMemHostRegister 0x7fff00001000 4096 1
 cuStreamCreate 1
 cuEventCreate 3
 cuMemcpyHtoDAsync 7f0000000000 0x7fff00001000 4096 0x51
+cuMemcpyDtoHAsync 0x7fff00001000 7f0000000000 512 0x51
 cuEventRecord 0xe1 0x51
 cuEventSynchronize 0xe1
 cuStreamSynchronize 0x51
