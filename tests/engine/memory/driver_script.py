@@ -9,7 +9,7 @@ import time
 
 libcuda = ctypes.CDLL(sys.argv[1], ctypes.RTLD_GLOBAL)
 
-from engine.memory.driver import CudaDriver  # noqa: E402 (the bindings then find it loaded)
+from engine.memory.cuda_driver import CudaDriver  # noqa: E402 (the bindings then find it loaded)
 
 driver = CudaDriver(3)
 driver.make_current()

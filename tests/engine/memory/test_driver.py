@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from engine.memory.driver import CudaDriver, DriverError, driver_error
+from engine.memory.cuda_driver import CudaDriver, cuda_driver, cuda_ordinal
+from engine.memory.driver import DriverError, driver_error
 from engine.types import DeviceError, EngineError
 
 HERE = Path(__file__).parent
@@ -98,3 +99,26 @@ def test_what_is_only_full_is_told_from_what_is_wrong_and_what_is_broken() -> No
     assert isinstance(full, DriverError) and full.out_of_memory
     assert isinstance(wrong, DriverError) and not wrong.out_of_memory
     assert isinstance(broken, DeviceError)
+
+
+@pytest.mark.parametrize(
+    ("name", "ordinal"),
+    [
+        ("cuda", 0),
+        ("cuda:0", 0),
+        ("cuda:13", 13),
+        ("cpu", None),
+        ("auto", None),
+        ("cuda:", 0),
+        ("cuda:x", None),
+    ],
+)
+def test_names_of_devices(name: str, ordinal: int | None) -> None:
+    assert cuda_ordinal(name) == ordinal
+
+
+def test_a_device_that_is_not_there_is_named_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, None)
+    for _ in range(2):
+        with pytest.raises(EngineError, match=r"no such device here: cuda:3 \(no cuda-bindings here: .*\)"):
+            cuda_driver("cuda:3")
