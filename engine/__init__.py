@@ -131,12 +131,15 @@ def cached_repositories() -> list[str]:
 
 
 def memory_state(device: str = "cpu") -> MemoryState:
-    """The memory of ``device`` as it is now. Only a CUDA device imports torch for this."""
-    if device in ("cpu", "auto"):
-        from engine.memory.system import system
+    """The memory of ``device`` as it is now. Imports no torch. Raises EngineError when there is none."""
+    from engine.memory import cuda_driver, driver
+    from engine.memory.system import system
 
+    if device in ("cpu", "auto"):
         return system.state()
-    raise EngineError(f"no such device here: {device}")
+    if cuda_driver.cuda_ordinal(device) is None:
+        raise EngineError(f"no such device here: {device}")
+    return driver.memory_state(cuda_driver.cuda_driver(device))
 
 
 def limit_memory(device: str, limit: int) -> None:

@@ -15,14 +15,21 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
+from engine.cuda_store import CudaStore, SharedRing
 from engine.kv_cache import KVCache
 from engine.memory.arena import ArenaFactory
 from engine.memory.budget import Budget
 from engine.memory.cpu import CpuArena, trim_allocator, tune_allocator
+from engine.memory.cuda import CudaArena, TensorFactory, tensor_factory
+from engine.memory.cuda_driver import cuda_driver, cuda_ordinal
+from engine.memory.driver import Driver
+from engine.memory.ring import Ring
+from engine.memory.sizes import PAGE
+from engine.store import RamStore, Store
 from engine.types import EngineError
 
 T = TypeVar("T")
@@ -30,6 +37,9 @@ T = TypeVar("T")
 _KERNELS = "64"
 """Products of so many shapes stay compiled, by oneDNN and by torch. Each holds half a MiB, and takes half a
 millisecond to make."""
+
+_RING, _RING_BUFFER = 16, 8 * 2**20
+"""Buffers through which weights are read onto a device, and bytes of each. To be chosen by measurement."""
 
 log = logging.getLogger("dormouse.engine")
 
@@ -51,8 +61,18 @@ class Device:
     """``make_arena`` gives address ranges on it, ``budget`` bounds what they hold together. The worker is a
     daemon, started with the first engine."""
 
-    def __init__(self, name: str, make_arena: ArenaFactory, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        make_arena: ArenaFactory,
+        budget: Budget | None = None,
+        make_store: Callable[[Any], Store] = RamStore,
+        page: int = PAGE,
+    ) -> None:
+        """``make_store``: for the weights in one of its arenas. ``page``: its smallest piece of memory."""
         self.name = name
+        self.make_store = make_store
+        self.page = page
         self.budget = budget or Budget()
         self.caches: list[KVCache] = []
         """Those of all its engines: each may ask the others for what they do not use."""
@@ -116,6 +136,11 @@ class Device:
             await asyncio.wait([running])
             running.exception()  # marks it as seen
             raise
+
+    def finish_steps(self) -> None:
+        """Nothing of a step is under way on the device any more. For the worker, which queues them."""
+        if self.torch_device.type == "cuda":
+            torch.cuda.current_stream(self.torch_device).synchronize()
 
     def _work(self) -> None:
         while True:
@@ -193,15 +218,35 @@ _devices_lock = threading.Lock()
 
 def get_device(name: str) -> Device:
     """The one device of this name. Raises EngineError when there is none."""
-    if name == "auto":
-        name = "cpu"
+    ordinal = cuda_ordinal(name)
+    name = "cpu" if name == "auto" else name if ordinal is None else f"cuda:{ordinal}"
     with _devices_lock:
         if name not in _devices:
-            if name != "cpu":
-                raise EngineError(f"device {name!r} is not supported (supported: cpu)")
-            tune_allocator()
-            for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-                os.environ.setdefault(cache, _KERNELS)
-            budget = Budget()
-            _devices[name] = Device(name, partial(CpuArena, budget=budget), budget)
+            if ordinal is not None:
+                _devices[name] = cuda_device(cuda_driver(name), name)
+            elif name == "cpu":
+                _devices[name] = cpu_device()
+            else:
+                raise EngineError(f"no such device here: {name}")
         return _devices[name]
+
+
+def cpu_device() -> Device:
+    tune_allocator()
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, _KERNELS)
+    budget = Budget()
+    return Device("cpu", partial(CpuArena, budget=budget), budget)
+
+
+def cuda_device(driver: Driver, name: str, make_tensor: TensorFactory | None = None) -> Device:
+    """``make_tensor``: None makes tensors over the memory of the device ``name``."""
+    driver.make_current()
+    budget, make_tensor = Budget(), make_tensor or tensor_factory(torch.device(name))
+    return Device(
+        name,
+        partial(CudaArena, driver, make_tensor=make_tensor, budget=budget),
+        budget,
+        partial(CudaStore, driver, SharedRing(partial(Ring, driver, _RING, _RING_BUFFER))),
+        page=driver.allocation_granularity(),
+    )

@@ -8,6 +8,7 @@ memory on the device's worker, reads from disk beside it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from array import array
 from collections.abc import AsyncGenerator
@@ -48,8 +49,11 @@ from engine.types import (
     Tag,
     TransitionReport,
 )
+from engine.weights import Weights
 
 AnyModel = Model | EmbeddingModel
+
+log = logging.getLogger("dormouse.engine")
 
 
 class TorchEngine:
@@ -126,13 +130,12 @@ class TorchEngine:
         if model is None:
             return Footprint(to_wake=self._cold_bytes)
         weights = model.weights.held
-        parked = model.weights.resident and not self._kv_ready
         return Footprint(
             weights=weights,
             packed=model.weights.packed,
             kv=model.kv.committed,
             kept=model.kv.kept,
-            host_copy=weights if parked else 0,
+            host_copy=model.weights.parked(asleep=not self._kv_ready),
             residue=model.residue,
             to_wake=model.weights.nbytes - weights + model.kv.to_reserve,
         )
@@ -176,8 +179,10 @@ class TorchEngine:
     async def sleep(self, level: Level) -> TransitionReport:
         started = time.perf_counter()
         self._kv_ready = False
-        freed = 0
-        if self._model is not None:
+        freed, model = 0, self._model
+        if model is not None:
+            if level == 1 and not model.weights.in_ram:
+                await self._device.beside_steps(partial(_keep, model.weights))
             freed = await self._device.between_steps(lambda: self._release(level))
         return TransitionReport(seconds=time.perf_counter() - started, bytes=freed)
 
@@ -270,10 +275,14 @@ class TorchEngine:
         model = self._loaded()
         if self._stepper and not self._stepper.suspended:
             self._end_all("the model was put to sleep")
+        self._device.finish_steps()
         freed = model.kv.trim()
-        if level == 2 and model.weights.resident:
-            model.weights.release()
+        if model.weights.resident and (level == 2 or not model.weights.in_ram):
             freed += model.weights.nbytes
+        if level == 2:
+            model.weights.release()
+        elif not model.weights.in_ram:
+            model.weights.release(keep=True)
         trim_allocator()
         return freed
 
@@ -320,6 +329,13 @@ class TorchEngine:
         if self._model is None:
             raise EngineError("the model is not loaded")
         return self._model
+
+
+def _keep(weights: Weights) -> None:
+    try:
+        weights.keep()
+    except EngineError as error:
+        log.warning("a light sleep becomes a deep one: %s", error)
 
 
 def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

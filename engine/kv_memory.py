@@ -30,11 +30,12 @@ class KVMemory:
         dtype: torch.dtype,
         blocks: int,
         limit: int | None = None,
+        page: int = PAGE,
     ) -> None:
         """``shape``: layers, KV heads, head size. ``blocks``: address space for so many, or for what fits
-        into a terabyte."""
+        into a terabyte. ``page``: the smallest piece of memory that the device has."""
         layers, heads, size = shape
-        sizes = KVSizes(*shape, dtype.itemsize)
+        sizes = KVSizes(*shape, dtype.itemsize, page)
         self._ranges = sizes.ranges
         self.block_bytes = sizes.block
         """Of all layers."""
@@ -46,7 +47,7 @@ class KVMemory:
         self._most_chunks = chunks if limit is None else min(chunks, max(1, limit // self.chunk_bytes))
         self._piece = self.blocks_per_chunk * sizes.range_block
         self._stride = chunks * self._piece
-        self.arena = make_arena(self._ranges * self._stride, PAGE)
+        self.arena = make_arena(self._ranges * self._stride, page)
         used = self.arena.tensor[: self._ranges * self._stride].view(dtype)
         parts = used.view(layers, 2, chunks * self.blocks_per_chunk, BLOCK_SIZE, heads, size)
         self.layers = [(keys, values) for keys, values in parts]

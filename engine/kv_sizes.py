@@ -13,12 +13,13 @@ _LEAST_CHUNK = 2**20
 
 @dataclass(frozen=True, slots=True)
 class KVSizes:
-    """In bytes, but for ``blocks_per_chunk``."""
+    """In bytes, but for ``blocks_per_chunk``. ``page``: the smallest piece of memory that the device has."""
 
     layers: int
     heads: int
     head_dim: int
     item_size: int
+    page: int = PAGE
 
     @property
     def ranges(self) -> int:
@@ -38,7 +39,7 @@ class KVSizes:
     @property
     def blocks_per_chunk(self) -> int:
         """As many as make whole pages of every range."""
-        whole_pages = PAGE // math.gcd(self.range_block, PAGE)
+        whole_pages = self.page // math.gcd(self.range_block, self.page)
         return whole_pages * -(-_LEAST_CHUNK // (whole_pages * self.block))
 
     @property

@@ -67,12 +67,14 @@ def build_model(checkpoint: Checkpoint, config: ModelConfig, options: EngineOpti
     length = served_length(config, options)
     weights_arena = device.make_arena(layout.nbytes)
     blocks = options.max_running * blocks_for(length)
-    memory = KVMemory(device.make_arena, config.kv_shape, layout.dtype, blocks, options.kv_limit)
+    memory = KVMemory(
+        device.make_arena, config.kv_shape, layout.dtype, blocks, options.kv_limit, page=device.page
+    )
     caching = options.prefix_cache
     kv = KVCache(memory, device.caches, caching=caching, quiet_limit=_quiet_limit(device))
     decoder = Decoder(config, layout.views(weights_arena.tensor), device.torch_device)
     return Model(
-        weights=Weights(layout, weights_arena, decoder.linears),
+        weights=Weights(layout, weights_arena, decoder.linears, device.make_store(weights_arena)),
         kv=kv,
         scheduler=Scheduler(kv, options.max_running, StepBudget(), config.prompt_variant),
         runner=Runner(decoder, kv, device.torch_device),

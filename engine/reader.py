@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 from engine.checkpoint import Fingerprint, Shard, StoredTensor
+from engine.memory.parallel import run_all
 from engine.types import CheckpointError
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
 _PIECE = 16 * 2**20
 _IOV_MAX = 1024
-_MAX_READERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +37,27 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """One stretch of a file: these bytes, scattered to these targets in this order."""
+class Stretch:
+    """A stretch of one file: these bytes, scattered to these targets in this order."""
 
     offset: int
     targets: tuple[tuple[int, int], ...]
     """(offset in the arena, bytes), contiguous in the file."""
 
 
-class Reader:
-    """Reads slices into ``arena`` (uint8 [bytes], in RAM)."""
+class ShardReader(ABC):
+    """What the readers into RAM and onto a device have in common: files that are checked, threads, and how
+    far they are."""
 
-    def __init__(self, arena: torch.Tensor) -> None:
-        self._arena = arena
-        self._buffer = memoryview(arena.numpy().data)
+    def __init__(self) -> None:
         self.done = 0
         """Bytes read so far by the read under way, or by the last one."""
+        self._lock = threading.Lock()
 
     def read(self, shards: Sequence[Shard], slices: Sequence[Slice], dtype: torch.dtype) -> None:
         """Blocking. Raises CheckpointError; what was read by then is of no use."""
         self.done = 0
-        work: deque[Callable[[], int]] = deque()
+        work: list[Callable[[], None]] = []
         with ExitStack() as stack:
             descriptors = []
             for shard in shards:
@@ -66,17 +65,42 @@ class Reader:
                 stack.callback(os.close, descriptors[-1])
             for index, (shard, fd) in enumerate(zip(shards, descriptors, strict=True)):
                 _check(shard, fd)
-                work.extend(self._jobs(shard, fd, [s for s in slices if s.shard == index], dtype))
+                own = [s for s in slices if s.shard == index]
+                work += [partial(self._count, job) for job in self._jobs(shard, fd, own, dtype, stack)]
             self._run(work)
             for shard, fd in zip(shards, descriptors, strict=True):
                 _check(shard, fd)
 
+    @abstractmethod
     def _jobs(
-        self, shard: Shard, fd: int, slices: list[Slice], dtype: torch.dtype
+        self, shard: Shard, fd: int, slices: list[Slice], dtype: torch.dtype, stack: ExitStack
+    ) -> Iterator[Callable[[], int]]:
+        """What is to be done for one file, in any order and at once; each tells how many bytes it has read.
+        ``stack`` closes what they need when all are done."""
+
+    def _run(self, work: list[Callable[[], None]]) -> None:
+        run_all(work)
+
+    def _count(self, job: Callable[[], int]) -> None:
+        done = job()
+        with self._lock:
+            self.done += done
+
+
+class Reader(ShardReader):
+    """Reads slices into ``arena`` (uint8 [bytes], in RAM)."""
+
+    def __init__(self, arena: torch.Tensor) -> None:
+        super().__init__()
+        self._arena = arena
+        self._buffer = memoryview(arena.numpy().data)
+
+    def _jobs(
+        self, shard: Shard, fd: int, slices: list[Slice], dtype: torch.dtype, stack: ExitStack
     ) -> Iterator[Callable[[], int]]:
         straight = [s for s in slices if DTYPES[s.source.dtype] == dtype]
-        for read in _plan(straight):
-            yield partial(_scatter, shard, fd, read, self._buffer)
+        for stretch in plan(straight, _PIECE):
+            yield partial(_scatter, shard, fd, stretch, self._buffer)
         for part in slices:
             if DTYPES[part.source.dtype] != dtype:
                 yield from self._conversions(shard, fd, part, dtype)
@@ -94,41 +118,11 @@ class Reader:
 
             def convert(offset: int = offset, nbytes: int = nbytes, target: torch.Tensor = target) -> int:
                 staging = bytearray(nbytes)
-                _scatter(shard, fd, _Read(offset, ((0, nbytes),)), memoryview(staging))
+                _scatter(shard, fd, Stretch(offset, ((0, nbytes),)), memoryview(staging))
                 target.copy_(torch.frombuffer(staging, dtype=source))
                 return nbytes
 
             yield convert
-
-    def _run(self, work: deque[Callable[[], int]]) -> None:
-        """Every job once, by a few threads; the first failure stops them all and is raised."""
-        lock = threading.Lock()
-
-        def drain() -> None:
-            while True:
-                try:
-                    job = work.popleft()
-                except IndexError:
-                    return
-                try:
-                    done = job()
-                except BaseException:
-                    work.clear()
-                    raise
-                with lock:
-                    self.done += done
-
-        readers = min(reader_threads(), len(work))
-        if readers <= 1:
-            drain()
-            return
-        with ThreadPoolExecutor(readers, thread_name_prefix="reader") as pool:
-            for result in [pool.submit(drain) for _ in range(readers)]:
-                result.result()
-
-
-def reader_threads() -> int:
-    return max(2, min(_MAX_READERS, len(os.sched_getaffinity(0))))
 
 
 def _open(shard: Shard) -> int:
@@ -152,45 +146,53 @@ def _check(shard: Shard, fd: int) -> None:
         )
 
 
-def _plan(slices: list[Slice]) -> Iterator[_Read]:
-    """Contiguous stretches of one file, cut into pieces of about ``_PIECE`` bytes."""
+def plan(slices: list[Slice], piece: int) -> Iterator[Stretch]:
+    """Contiguous stretches of one file, of at most ``piece`` bytes."""
     targets: list[tuple[int, int]] = []
     start = end = size = 0
     for part in sorted(slices, key=lambda s: s.source.offset):
         offset, target, left = part.source.offset, part.target, part.source.nbytes
         while left:
-            if targets and (offset != end or size >= _PIECE or len(targets) == _IOV_MAX):
-                yield _Read(start, tuple(targets))
+            if targets and (offset != end or size >= piece or len(targets) == _IOV_MAX):
+                yield Stretch(start, tuple(targets))
                 targets, size = [], 0
             if not targets:
                 start = end = offset
-            take = min(left, _PIECE - size)
+            take = min(left, piece - size)
             targets.append((target, take))
             offset, target, left = offset + take, target + take, left - take
             end, size = end + take, size + take
     if targets:
-        yield _Read(start, tuple(targets))
+        yield Stretch(start, tuple(targets))
 
 
-def _scatter(shard: Shard, fd: int, read: _Read, buffer: memoryview) -> int:
+@contextmanager
+def reading(shard: Shard) -> Iterator[None]:
+    """What goes wrong in reading its file, as CheckpointError."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{shard.path}: {error.strerror}", reason=f"reading {shard.path.name} failed: {error.strerror}"
+        ) from error
+    except EOFError as error:
+        raise CheckpointError(
+            f"{shard.path} is shorter than its header says", reason=f"{shard.path.name} has changed"
+        ) from error
+
+
+def _scatter(shard: Shard, fd: int, stretch: Stretch, buffer: memoryview) -> int:
     """Read the stretch into its targets; a short read goes on where it stopped."""
-    views = [buffer[start : start + length] for start, length in read.targets]
-    offset, total = read.offset, 0
-    while views:
-        try:
+    views = [buffer[start : start + length] for start, length in stretch.targets]
+    offset, total = stretch.offset, 0
+    with reading(shard):
+        while views:
             count = os.preadv(fd, views, offset + total)
-        except OSError as error:
-            raise CheckpointError(
-                f"{shard.path}: {error.strerror}",
-                reason=f"reading {shard.path.name} failed: {error.strerror}",
-            ) from error
-        if count == 0:
-            raise CheckpointError(
-                f"{shard.path} is shorter than its header says", reason=f"{shard.path.name} has changed"
-            )
-        total += count
-        while views and count >= len(views[0]):
-            count -= len(views.pop(0))
-        if count:
-            views[0] = views[0][count:]
+            if count == 0:
+                raise EOFError
+            total += count
+            while views and count >= len(views[0]):
+                count -= len(views.pop(0))
+            if count:
+                views[0] = views[0][count:]
     return total

@@ -19,7 +19,8 @@ from engine.linear import Linear
 from engine.memory.arena import Arena
 from engine.memory.sizes import round_up
 from engine.parameter import Parameter, lay_out
-from engine.reader import DTYPES, Reader, Slice
+from engine.reader import DTYPES, Slice
+from engine.store import RamStore, Source, Store
 from engine.types import CheckpointError
 
 
@@ -75,8 +76,10 @@ def _find(
 class Weights:
     """The weights of one model: committed and filled, or released, at fixed addresses."""
 
-    def __init__(self, layout: Layout, arena: Arena, linears: Sequence[Linear] = ()) -> None:
-        """``linears`` are over the arena, and may be packed."""
+    def __init__(
+        self, layout: Layout, arena: Arena, linears: Sequence[Linear] = (), store: Store | None = None
+    ) -> None:
+        """``linears`` are over the arena, and may be packed. ``store``: None where the arena is RAM."""
         self._layout = layout
         self._arena = arena
         self._linears = linears
@@ -85,7 +88,7 @@ class Weights:
         self._lock = threading.Lock()
         """Held while the bytes change."""
         self._span = round_up(layout.nbytes, arena.granularity)
-        self._reader = Reader(arena.tensor)
+        self._store = store or RamStore(arena)
         self._filling = False
         self.resident = False
 
@@ -96,7 +99,7 @@ class Weights:
     @property
     def done(self) -> int:
         """Bytes read so far by the fill under way, or by the last one."""
-        return self._reader.done
+        return self._store.done
 
     @property
     def nbytes(self) -> int:
@@ -109,17 +112,38 @@ class Weights:
         filled = min(self.done, self._span) if self._filling else 0
         return self._span if self.resident else filled
 
+    @property
+    def in_ram(self) -> bool:
+        """Whether they stay where they are in a light sleep."""
+        return self._store.in_ram
+
+    def parked(self, *, asleep: bool) -> int:
+        """Bytes of RAM that keep them for the next wake."""
+        return self.held if self.in_ram and self.resident and asleep else self._store.copied
+
     def fill(self) -> None:
-        """Commit the range and read the files into it. Blocking; runs beside the device's worker.
+        """Commit the range and bring the bytes into it. Blocking; runs beside the device's worker.
         Raises OutOfMemory, CheckpointError; then nothing is held."""
-        with self._lock, self._arena.commit(0, self._span):
-            self._reader.done, self._filling = 0, True
+        with self._lock:
+            self._store.restart()
+            self._filling = True
             try:
-                self._reader.read(self._layout.shards, self._layout.slices, self._layout.dtype)
-                self._plain = deque(self._linears)
-                self.resident = True
+                with self._store.filled(self._source):
+                    self._plain = deque(self._linears)
+                    self.resident = True
             finally:
                 self._filling = False
+
+    def keep(self) -> None:
+        """See to it that a light sleep keeps them. Blocking; runs beside the device's worker. Raises
+        OutOfMemory: it would be a deep one."""
+        with self._lock:
+            if self.resident:
+                self._store.keep(self._source)
+
+    @property
+    def _source(self) -> Source:
+        return Source(self._layout.shards, self._layout.slices, self._layout.dtype, self._span)
 
     @property
     def packed(self) -> int:
@@ -144,8 +168,11 @@ class Weights:
         finally:
             self._lock.release()
 
-    def release(self) -> None:
+    def release(self, *, keep: bool = False) -> None:
+        """``keep``: but for what ``keep`` has copied."""
         with self._lock:
+            if not keep:
+                self._store.forget()
             if self.resident:
                 self.resident = False
                 self._plain.clear()
@@ -167,4 +194,5 @@ class Weights:
             except BaseException:
                 self._layout = old
                 raise
+        self._store.forget()  # the bytes of the old files
         self._layout = layout

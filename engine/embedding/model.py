@@ -74,6 +74,6 @@ def build_embedding_model(
     layout = make_layout(checkpoint, config, options)
     arena = device.make_arena(layout.nbytes)
     encoder = Encoder(config, layout.views(arena.tensor))
-    weights = Weights(layout, arena, encoder.linears)
+    weights = Weights(layout, arena, encoder.linears, device.make_store(arena))
     pooling = Pooling(sentence, weights.views())
     return EmbeddingModel(weights, NoKV(), EncoderBody(encoder), pooling, 0, (arena,))

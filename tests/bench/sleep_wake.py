@@ -21,7 +21,7 @@ from typing import Any
 import engine
 from engine import EngineOptions, GenerateRequest, SamplingParams
 from engine.memory.cpu import CpuArena
-from engine.reader import reader_threads
+from engine.memory.parallel import reader_threads
 
 _PIECE = 16 * 2**20
 

@@ -71,9 +71,9 @@ def a_preempted_sequence_is_not_recomputed(monkeypatch: pytest.MonkeyPatch) -> N
 
 @caught_by("test_wake_failures.py::test_reads_that_come_up_short_are_gone_on_with[auto]")
 def a_short_read_is_taken_for_a_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def scatter(shard: Any, fd: int, read: reader._Read, buffer: memoryview) -> int:
-        views = [buffer[start : start + length] for start, length in read.targets]
-        return os.preadv(fd, views, read.offset)
+    def scatter(shard: Any, fd: int, stretch: reader.Stretch, buffer: memoryview) -> int:
+        views = [buffer[start : start + length] for start, length in stretch.targets]
+        return os.preadv(fd, views, stretch.offset)
 
     monkeypatch.setattr(reader, "_scatter", scatter)
 

@@ -1,0 +1,264 @@
+"""Whole engines whose memory is a CUDA device's, as far as that can be had without one: tensors over the fake
+driver's memory are RAM, so models really run in what was mapped, copied and read through the ring."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import engine
+from engine.device import Device, cuda_device, get_device
+from engine.engine import TorchEngine
+from engine.memory.driver import memory_state
+from engine.memory.host import LockedMemory
+from engine.types import CheckpointError, EngineError, EngineOptions, Level, OutOfMemory
+from tests.engine.encoders import make_encoder
+from tests.engine.harness import collect, greedy, prompt, together
+from tests.engine.memory.fake_driver import GRANULARITY, FakeDriver
+
+PROMPTS = [prompt(length, seed=length) for length in (3, 200, 17)]
+
+Open = Callable[..., Awaitable[TorchEngine]]
+
+
+@pytest.fixture
+def driver() -> FakeDriver:
+    return FakeDriver(memory=256 * 2**20)
+
+
+@pytest.fixture
+def device(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Device:
+    monkeypatch.setattr("engine.device._RING_BUFFER", 32 * 1024)
+    own = cuda_device(driver, "cpu", driver.tensor)
+    monkeypatch.setattr("engine.engine.get_device", lambda name: own)
+    return own
+
+
+@pytest.fixture
+async def awake(driver: FakeDriver, device: Device) -> AsyncIterator[Open]:
+    """Opens engines that are awake; closes them after the test, when nothing of theirs may be left."""
+    opened: list[TorchEngine] = []
+
+    async def open_and_wake(path: Path, **options: Any) -> TorchEngine:
+        opened.append(TorchEngine(str(path), "cuda", EngineOptions(**options)))
+        await opened[-1].wake()
+        return opened[-1]
+
+    yield open_and_wake
+    for one in opened:
+        await one.close()
+    driver.assert_idle()
+    assert not driver.reserved
+    assert len(driver.registered) <= 1, "the ring stays with its device"
+    assert device.budget.used == 0
+
+
+async def test_the_same_answers_as_on_a_cpu(
+    llama: Path, qwen3: Path, awake: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (llama, qwen3):
+        there = await awake(path)
+        with monkeypatch.context() as patch:
+            patch.setattr("engine.engine.get_device", get_device)
+            here = TorchEngine(str(path), "cpu", EngineOptions())
+        await here.wake()
+        assert await together(there, PROMPTS, 8) == await together(here, PROMPTS, 8)
+        await here.close()
+
+
+@pytest.mark.parametrize("levels", [[1, 1, 1], [2, 2], [1, 2, 1, 2]])
+async def test_answers_after_any_sleeps(
+    qwen3: Path, awake: Open, driver: FakeDriver, levels: list[Level]
+) -> None:
+    engine = await awake(qwen3)
+    before = await together(engine, PROMPTS, 8)
+    for level in levels:
+        await engine.sleep(level)
+        driver.assert_idle()
+        await engine.wake()
+        assert await together(engine, PROMPTS, 8) == before
+
+
+async def test_what_is_held_where(llama: Path, awake: Open, driver: FakeDriver) -> None:
+    engine = await awake(llama)
+    await together(engine, PROMPTS, 2)
+    full = engine.footprint()
+    assert (full.host_copy, driver.used) == (0, full.weights + full.kv)
+    report = await engine.sleep(1)
+    asleep = engine.footprint()
+    assert report.bytes == full.weights + full.kv
+    assert (asleep.weights, asleep.kv, driver.used) == (0, 0, 0)
+    assert asleep.host_copy >= full.weights
+    assert asleep.to_wake >= full.weights
+    assert (await engine.wake()).bytes == full.weights
+    assert engine.footprint().host_copy == asleep.host_copy, "it is kept for the next sleep"
+    await engine.sleep(2)
+    deep = engine.footprint()
+    assert (deep.weights, deep.kv, deep.host_copy, driver.used) == (0, 0, 0, 0)
+
+
+async def test_a_second_light_sleep_copies_nothing(llama: Path, awake: Open, driver: FakeDriver) -> None:
+    engine = await awake(llama)
+    await engine.sleep(1)
+    await engine.wake()
+    driver.calls.clear()
+    await engine.sleep(1)
+    assert set(driver.names) == {"mem_unmap", "mem_release"}
+
+
+async def test_a_light_sleeper_needs_no_file(
+    llama: Path, awake: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await awake(llama)
+    before = await collect(engine, prompt(9), greedy(5))
+    await engine.sleep(1)
+    monkeypatch.setattr("engine.reader.os.open", None)
+    await engine.wake()
+    assert await collect(engine, prompt(9), greedy(5)) == before
+
+
+async def test_a_light_sleeper_can_be_put_to_deeper_sleep(
+    llama: Path, awake: Open, driver: FakeDriver
+) -> None:
+    engine = await awake(llama)
+    before = await collect(engine, prompt(9), greedy(5))
+    locked = len(driver.registered)
+    await engine.sleep(1)
+    assert len(driver.registered) == locked + 1
+    await engine.sleep(2)
+    assert (len(driver.registered), engine.footprint().host_copy) == (locked, 0)
+    await engine.wake()
+    assert await collect(engine, prompt(9), greedy(5)) == before
+
+
+async def test_a_light_sleep_without_ram_for_it_is_a_deep_one(
+    llama: Path, awake: Open, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await awake(llama)
+    before = await collect(engine, prompt(9), greedy(5))
+
+    def scarce(self: LockedMemory, driver: FakeDriver, size: int) -> None:
+        raise OutOfMemory(size, 0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LockedMemory, "__init__", scarce)
+        await engine.sleep(1)
+    driver.assert_idle()
+    assert (engine.footprint().weights, engine.footprint().host_copy) == (0, 0)
+    await engine.wake()
+    assert await collect(engine, prompt(9), greedy(5)) == before
+
+
+@pytest.mark.parametrize("level", [1, 2])
+async def test_a_wake_that_fails_half_way_gives_back_and_the_next_is_whole(
+    llama: Path, awake: Open, driver: FakeDriver, level: Level
+) -> None:
+    engine = await awake(llama)
+    before = await collect(engine, prompt(9), greedy(5))
+    await engine.sleep(level)
+    for call in ("mem_create", "mem_map", "mem_set_access", "copy_to_device"):
+        driver.fail(call)
+        with pytest.raises(EngineError, match=call):
+            await engine.wake()
+        driver.assert_idle()
+        assert (engine.footprint().weights, engine.footprint().kv) == (0, 0)
+    await engine.wake()
+    assert await collect(engine, prompt(9), greedy(5)) == before
+
+
+async def test_files_that_changed_fail_a_deep_wake(llama: Path, awake: Open, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(llama, tmp_path / "copy"))
+    engine = await awake(copy)
+    await engine.sleep(2)
+    os.utime(copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match="has changed since"):
+        await engine.wake()
+    await engine.reload_weights()
+    await engine.wake()
+
+
+@pytest.mark.parametrize("asleep", [False, True])
+async def test_reloading_leaves_nothing_of_the_old_weights(
+    llama: Path, awake: Open, tmp_path: Path, asleep: bool
+) -> None:
+    copy = Path(shutil.copytree(llama, tmp_path / "copy"))
+    engine = await awake(copy)
+    old = await collect(engine, prompt(9), greedy(8))
+    await engine.sleep(1)
+    if not asleep:
+        await engine.wake()
+    tensors = {name: tensor.flip(0) for name, tensor in load_file(copy / "model.safetensors").items()}
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    await engine.reload_weights()
+    await engine.wake()
+    new = await collect(engine, prompt(9), greedy(8))
+    assert new != old
+    await engine.sleep(1)
+    await engine.wake()
+    assert await collect(engine, prompt(9), greedy(8)) == new
+
+
+async def test_several_models_share_the_device(
+    llama: Path, qwen3: Path, awake: Open, driver: FakeDriver
+) -> None:
+    one, two = await awake(llama), await awake(qwen3)
+    said = [await together(each, PROMPTS, 5) for each in (one, two)]
+    for _ in range(3):
+        await one.sleep(1)
+        assert await together(two, PROMPTS, 5) == said[1]
+        await one.wake()
+        await two.sleep(2)
+        assert await together(one, PROMPTS, 5) == said[0]
+        await two.wake()
+    assert driver.used == sum(each.footprint().device - each.footprint().residue for each in (one, two))
+
+
+async def test_an_encoder_too(tmp_path: Path, awake: Open) -> None:
+    engine = await awake(make_encoder(tmp_path, "Bert"))
+    inputs = [[1, 5, 9], [2] * 20]
+    before = await engine.embed(inputs)
+    for level in (1, 2):
+        await engine.sleep(level)  # type: ignore[arg-type]
+        await engine.wake()
+        assert await engine.embed(inputs) == before
+
+
+async def test_kv_is_committed_in_pieces_that_the_device_has(
+    llama: Path, awake: Open, driver: FakeDriver
+) -> None:
+    engine = await awake(llama)
+    memory = engine._model.kv.memory  # type: ignore[union-attr]
+    assert memory.arena.granularity == GRANULARITY
+    assert memory.chunk_bytes % GRANULARITY == 0
+    long = prompt(300, seed=9)
+    before = await collect(engine, long, greedy(30))
+    assert engine.footprint().kv > 0
+    await engine.trim_kv()
+    assert engine.footprint().kv == 0
+    assert await collect(engine, long, greedy(30)) == before
+
+
+def test_the_state_of_its_memory(driver: FakeDriver) -> None:
+    driver.make_current()
+    driver.mem_create(2**20)
+    state = memory_state(driver)
+    assert (state.total, state.available) == (256 * 2**20, 255 * 2**20)
+    assert not state.shared_with_host
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7"])
+def test_where_there_is_none(name: str, llama: Path) -> None:
+    with pytest.raises(EngineError, match=f"no such device here: {name}"):
+        engine.memory_state(name)
+    with pytest.raises(EngineError, match="no such device here: cuda:"):
+        engine.open(str(llama), name)
+    with pytest.raises(EngineError, match="no such device here: tpu"):
+        engine.open(str(llama), "tpu")
