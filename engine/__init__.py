@@ -132,14 +132,11 @@ def cached_repositories() -> list[str]:
 
 def memory_state(device: str = "cpu") -> MemoryState:
     """The memory of ``device`` as it is now. Imports no torch. Raises EngineError when there is none."""
-    from engine.memory import cuda_driver, driver
-    from engine.memory.system import system
-
     if device in ("cpu", "auto"):
+        from engine.memory.system import system
+
         return system.state()
-    if cuda_driver.cuda_ordinal(device) is None:
-        raise EngineError(f"no such device here: {device}")
-    return driver.memory_state(cuda_driver.cuda_driver(device))
+    raise EngineError(f"no such device here: {device}")
 
 
 def limit_memory(device: str, limit: int) -> None:

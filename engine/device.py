@@ -25,7 +25,6 @@ from engine.memory.arena import ArenaFactory
 from engine.memory.budget import Budget
 from engine.memory.cpu import CpuArena, trim_allocator, tune_allocator
 from engine.memory.cuda import CudaArena, TensorFactory, tensor_factory
-from engine.memory.cuda_driver import cuda_driver, cuda_ordinal
 from engine.memory.driver import Driver
 from engine.memory.ring import Ring
 from engine.memory.sizes import PAGE
@@ -217,18 +216,14 @@ _devices_lock = threading.Lock()
 
 
 def get_device(name: str) -> Device:
-    """The one device of this name. Raises EngineError when there is none."""
-    ordinal = cuda_ordinal(name)
-    name = "cpu" if name == "auto" else name if ordinal is None else f"cuda:{ordinal}"
+    """The one device of this name. Raises EngineError when there is none; ``cuda_device`` knows a GPU's
+    memory, but nothing computes on one yet."""
+    if name not in ("auto", "cpu"):
+        raise EngineError(f"no such device here: {name}")
     with _devices_lock:
-        if name not in _devices:
-            if ordinal is not None:
-                _devices[name] = cuda_device(cuda_driver(name), name)
-            elif name == "cpu":
-                _devices[name] = cpu_device()
-            else:
-                raise EngineError(f"no such device here: {name}")
-        return _devices[name]
+        if "cpu" not in _devices:
+            _devices["cpu"] = cpu_device()
+        return _devices["cpu"]
 
 
 def cpu_device() -> Device:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 import engine
@@ -253,12 +252,11 @@ def test_the_state_of_its_memory(driver: FakeDriver) -> None:
     assert not state.shared_with_host
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7"])
-def test_where_there_is_none(name: str, llama: Path) -> None:
+def test_nothing_computes_on_one_yet(name: str, llama: Path) -> None:
     with pytest.raises(EngineError, match=f"no such device here: {name}"):
         engine.memory_state(name)
-    with pytest.raises(EngineError, match="no such device here: cuda:"):
+    with pytest.raises(EngineError, match="no such device here: cuda"):
         engine.open(str(llama), name)
     with pytest.raises(EngineError, match="no such device here: tpu"):
         engine.open(str(llama), "tpu")
