@@ -1,8 +1,8 @@
 """Attention of prompts' rows over paged keys and values, those of several sequences in one launch.
 
-Tiles of rows are worked on apart, each over the slots that its rows see, from the first on (Dao et al., 2022).
-A tile's rows belong to one sequence. Which slots come together is told by their positions alone, so a row is
-told the same to the bit wherever its prompt is cut.
+Tiles of rows are worked on apart, each over the slots that its rows see, from the first on (Dao et al.,
+2022). A tile's rows belong to one sequence. Which slots come together is told by their positions alone, so a
+row is told the same to the bit wherever its prompt is cut.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ TILE_ROWS = 128
 
 
 def row_tiles(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
-    """``spans``: per sequence its first position in this pass, and its number of rows → per tile its sequence,
-    its first row, its number of rows, and that row's position."""
-    tiles, row = [], 0
+    """``spans``: per sequence its first position in this pass, and its number of rows → per tile its
+    sequence, its first row, its number of rows, and that row's position."""
+    tiles: list[tuple[int, int, int, int]] = []
+    row = 0
     for index, (first, count) in enumerate(spans):
-        for start in range(0, count, TILE_ROWS):
-            tiles.append((index, row + start, min(TILE_ROWS, count - start), first + start))
+        starts = range(0, count, TILE_ROWS)
+        tiles += [(index, row + at, min(TILE_ROWS, count - at), first + at) for at in starts]
         row += count
     # The longest ones first, so that none is left to run alone at the end.
     return sorted(tiles, key=lambda tile: -tile[3])
