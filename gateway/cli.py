@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.verb == "serve":
         # Else the first process of a container would not heed it until it serves.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
-    command = importlib.import_module(f"gateway.commands.{args.verb}")
     try:
+        command = importlib.import_module(f"gateway.commands.{args.verb}")
         code: int = command.run(args)
     except CommandError as error:
         sys.stderr.write(f"{error}\n")
