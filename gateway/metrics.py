@@ -31,6 +31,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._woken_from: dict[str, str] = {}
         self.steps = StepMetrics()
+        """Counted by who answers, at every step."""
         self._registry.register(self.steps)
         self._requests = self._counter("requests", "Requests answered", "model", "route", "status")
         self._prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts", "model")

@@ -93,11 +93,9 @@ class Operations:
         except CheckpointError as error:
             logger.error("%s: %s", model.name, error)
             model.fail(error.reason)
-        except EngineError as error:
-            logger.error("%s: cannot be opened: %s", model.name, error)
-            model.fail("the model cannot be opened")
-        except Exception:
-            logger.exception("%s: cannot be opened", model.name)
+        except Exception as error:
+            told = isinstance(error, EngineError)  # its message says it all
+            logger.error("%s: cannot be opened: %s", model.name, error, exc_info=not told)
             model.fail("the model cannot be opened")
         finally:
             self.opening = None
