@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from engine.attention import make_plan
 from engine.models.decoder import Decoder, Forward, KVLayers
 
 
@@ -34,6 +33,6 @@ class Batch:
             torch.tensor(self.token_ids, device=device),
             torch.tensor(self.positions, device=device),
             torch.tensor(self.prompt_lengths, device=device),
-            make_plan(self.spans, device, generated=generated),
+            decoder.attention.plan(self.spans, generated=generated),
             kv,
         )

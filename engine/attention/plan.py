@@ -80,21 +80,21 @@ def make_plan(
     made: list[Span] = []
     for first, count, table in spans:
         context, row = first + count, len(slots)
-        slots += [_slot(table, position) for position in range(first, context)]
+        slots += [slot_of(table, position) for position in range(first, context)]
         runs = _runs(table, context)
         if not generated:
             made.append(Span(row, row + count, first, runs))
-            blank += [_slot(table, position) for position in range(context, round_up(context, TILE))]
+            blank += [slot_of(table, position) for position in range(context, round_up(context, TILE))]
             continue
         for at, position in enumerate(range(first, context), row):
             made.append(Span(at, at + 1, position, runs))
             if position % BLOCK_SIZE == 0:
-                blank += [_slot(table, behind) for behind in range(position + 1, position + BLOCK_SIZE)]
+                blank += [slot_of(table, behind) for behind in range(position + 1, position + BLOCK_SIZE)]
     missing = torch.tensor(blank, device=device) if blank else None
     return AttentionPlan(generated, torch.tensor(slots, device=device), missing, tuple(made))
 
 
-def _slot(table: Sequence[int], position: int) -> int:
+def slot_of(table: Sequence[int], position: int) -> int:
     return table[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
 
 

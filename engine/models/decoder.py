@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import layer_norm, rms_norm
 
-from engine.attention import AttentionPlan, AttentionSpec, attend, write_kv
+from engine.attention import AttentionSpec, Plan, attention_for
 from engine.linear import Linear
 from engine.models.activations import FUNCTIONS
 from engine.models.config import ModelConfig
@@ -34,7 +34,7 @@ class Forward:
     x: torch.Tensor
     """[tokens, hidden size]"""
     rotations: Mapping[str, Rotation]
-    plan: AttentionPlan
+    plan: Plan
     kv: KVLayers
     layer: int = 0
     """The next one."""
@@ -54,6 +54,7 @@ class Decoder:
             for key, weight in weights.items()
             if (name := key.removesuffix(".weight")) != key and weight.ndim == 2
         }
+        self.attention = attention_for(device)
         self._activation = FUNCTIONS[config.activation]
         self._ropes = {kind: Rope(rope, device) for kind, rope in config.used_ropes.items()}
         self._rope_dtype = torch.float32 if config.family.wide_rope else weights["embed.weight"].dtype
@@ -76,7 +77,7 @@ class Decoder:
         token_ids: torch.Tensor,
         positions: torch.Tensor,
         prompt_lengths: torch.Tensor,
-        plan: AttentionPlan,
+        plan: Plan,
         kv: KVLayers,
     ) -> Forward:
         """A pass of tokens, their positions and their prompts' lengths [tokens], before its first layer."""
@@ -124,8 +125,8 @@ class Decoder:
             both = self._qk_norm(index, both)
         if kind:
             both = rotate(both, *forward.rotations[kind])
-        write_kv(plan, layer, both[:, heads:], values)
-        out = attend(plan, layer, both[:, :heads], self._specs[index])
+        self.attention.write(plan, layer, both[:, heads:], values)
+        out = self.attention.attend(plan, layer, both[:, :heads], self._specs[index])
         return self._linears[f"{index}.o"](out.flatten(1), generated=plan.generated)
 
     def _qk_norm(self, index: int, both: torch.Tensor) -> torch.Tensor:

@@ -57,6 +57,7 @@ class RecordingDecoder:
     def __init__(self, decoder: Any) -> None:
         self._decoder = decoder
         self._weights = decoder._weights
+        self.attention = decoder.attention
         self.steps: list[torch.Tensor] = []
         self.begin, self.advance, self.hidden = decoder.begin, decoder.advance, decoder.hidden
 

@@ -1,0 +1,70 @@
+"""The attention of CUDA devices behind the interface: plans at fixed addresses, and whole models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.attention import AttentionSpec, attention_for
+from engine.attention.interface import CpuAttention
+from engine.attention.triton import TritonAttention, TritonPlan
+from tests.engine.checkpoints import make_checkpoint
+from tests.engine.conftest import OpenStepper
+from tests.engine.harness import greedy
+from tests.engine.kernels.paging import make_scene
+
+CPU = torch.device("cpu")
+SPEC = AttentionSpec(0.2, window=50)
+
+
+def test_the_device_chooses() -> None:
+    assert isinstance(attention_for(CPU), CpuAttention)
+    assert isinstance(attention_for(torch.device("cuda")), TritonAttention)
+
+
+def test_a_plan_at_fixed_addresses_becomes_one_step_after_another(device: torch.device) -> None:
+    attention = TritonAttention(device)
+    scene = make_scene((2, 1, 32), torch.float32, [33, 17, 300])
+    layer = (scene.layer[0].to(device), scene.layer[1].to(device))
+    fixed = TritonPlan.blank(4, 20, device)
+    addresses = [part.data_ptr() for part in (fixed.slots, fixed.tables, fixed.extents)]
+    room = attention.reserve(4, 2, 1, 32)[0].data_ptr()
+    queries = torch.full((4, 2, 32), torch.nan, device=device)
+    for rows in ([0, 1, 2], [2, 0], [1]):
+        plan = attention.plan([scene.spans[row] for row in rows], generated=True)
+        fixed.take(plan)
+        queries[: len(rows)] = scene.queries[rows].to(device)
+        found = attention.attend(fixed, layer, queries, SPEC)
+        assert torch.equal(found[: len(rows)], attention.attend(plan, layer, queries[: len(rows)], SPEC))
+        assert not found[len(rows) :].any()
+        untouched = [cache.clone() for cache in layer]
+        fresh = torch.full((4, 1, 32), 7.0, device=device)
+        attention.write(fixed, layer, fresh, fresh + 1)
+        for cache, before, value in zip(layer, untouched, (7, 8), strict=True):
+            before.flatten(0, 1)[plan.slots] = value
+            torch.testing.assert_close(cache, before, equal_nan=True)
+            cache.copy_(before)
+    assert addresses == [part.data_ptr() for part in (fixed.slots, fixed.tables, fixed.extents)]
+    assert attention.reserve(3, 2, 1, 32)[0].data_ptr() == room
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the model is the CPU's, and the kernels are compiled")
+@pytest.mark.parametrize("family", ["gemma2", "qwen3"])
+async def test_a_model_answers_as_with_the_cpus(
+    family: str, tmp_path: Path, stepper: OpenStepper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts in chunks beside others, then token by token; the window is shorter than they are."""
+    directory = make_checkpoint(tmp_path, family, num_hidden_layers=2, sliding_window=9)
+    answers = []
+    for choose in (CpuAttention, TritonAttention):
+        monkeypatch.setattr("engine.models.decoder.attention_for", choose)
+        run = stepper(directory, chunk=16)
+        prompts = [run.add(ids, greedy(3)) for ids in (list(range(5, 31)), [7, 8, 9])]
+        run.run()
+        answers.append([run.answers[prompt] for prompt in prompts])
+    for expected, found in zip(*answers, strict=True):
+        assert found.token_ids == expected.token_ids
+        for ours, theirs in zip(found.logits, expected.logits, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
