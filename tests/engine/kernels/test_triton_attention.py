@@ -32,7 +32,7 @@ def test_a_plan_at_fixed_addresses_becomes_one_step_after_another(device: torch.
     addresses = [part.data_ptr() for part in (fixed.slots, fixed.tables, fixed.extents)]
     room = attention.reserve(4, 2, 1, 32)[0].data_ptr()
     queries = torch.full((4, 2, 32), torch.nan, device=device)
-    for rows in ([0, 1, 2], [2, 0], [1]):
+    for step, rows in enumerate(([0, 1, 2], [2, 0], [1])):
         plan = attention.plan([scene.spans[row] for row in rows], generated=True)
         fixed.take(plan)
         queries[: len(rows)] = scene.queries[rows].to(device)
@@ -40,9 +40,9 @@ def test_a_plan_at_fixed_addresses_becomes_one_step_after_another(device: torch.
         assert torch.equal(found[: len(rows)], attention.attend(plan, layer, queries[: len(rows)], SPEC))
         assert not found[len(rows) :].any()
         untouched = [cache.clone() for cache in layer]
-        fresh = torch.full((4, 1, 32), 7.0, device=device)
+        fresh = torch.full((4, 1, 32), 2.0 * step, device=device)
         attention.write(fixed, layer, fresh, fresh + 1)
-        for cache, before, value in zip(layer, untouched, (7, 8), strict=True):
+        for cache, before, value in zip(layer, untouched, (2 * step, 2 * step + 1), strict=True):
             before.flatten(0, 1)[plan.slots] = value
             torch.testing.assert_close(cache, before, equal_nan=True)
             cache.copy_(before)
