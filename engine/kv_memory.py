@@ -49,9 +49,14 @@ class KVMemory:
         self._stride = chunks * self._piece
         self.arena = make_arena(self._ranges * self._stride, page)
         used = self.arena.tensor[: self._ranges * self._stride].view(dtype)
-        parts = used.view(layers, 2, chunks * self.blocks_per_chunk, BLOCK_SIZE, heads, size)
+        count = chunks * self.blocks_per_chunk
+        if sizes.together:
+            whole = used.view(count, -1)[:, : 2 * layers * BLOCK_SIZE * heads * size]
+            parts = whole.view(count, layers, 2, BLOCK_SIZE, heads, size).permute(1, 2, 0, 3, 4, 5)
+        else:
+            parts = used.view(layers, 2, count, BLOCK_SIZE, heads, size)
         self.layers = [(keys, values) for keys, values in parts]
-        """Per layer keys and values, each [blocks, BLOCK_SIZE, KV heads, head size], contiguous."""
+        """Per layer keys and values, [blocks, BLOCK_SIZE, KV heads, head size]; a block is contiguous."""
         self.committed: set[int] = set()
         """Chunks that have memory."""
 

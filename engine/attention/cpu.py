@@ -16,9 +16,10 @@ import torch
 from torch.nn.functional import pad
 
 from engine.attention.plan import TILE, AttentionPlan, AttentionSpec, Run, Span, cut
+from engine.blocks import BLOCK_SIZE, blocks_for
 
 KVLayer = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values of one layer, each [blocks, block size, KV heads, head size], contiguous."""
+"""Keys and values of one layer, each [blocks, block size, KV heads, head size]; a block is contiguous."""
 
 Part = tuple[list[Run], torch.Tensor | None]
 """Of what a generated row looks at: where it lies, and what of it is hidden."""
@@ -32,10 +33,20 @@ _flash: Callable[..., tuple[torch.Tensor, torch.Tensor]] = (
 def write_kv(plan: AttentionPlan, layer: KVLayer, keys: torch.Tensor, values: torch.Tensor) -> None:
     """Put the step's keys and values [rows, KV heads, head size] into their slots."""
     for cache, fresh in zip(layer, (keys, values), strict=True):
+        if not cache.is_contiguous():
+            if plan.blank is not None:
+                cache[_places(plan.blank)] = 0
+            cache[_places(plan.slots)] = fresh
+            continue
         slots = cache.flatten(0, 1)
         if plan.blank is not None:
             slots.index_fill_(0, plan.blank, 0)
         slots.index_copy_(0, plan.slots, fresh)
+
+
+def _places(slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Blocks, and slots within them."""
+    return slots // BLOCK_SIZE, slots % BLOCK_SIZE
 
 
 def attend(plan: AttentionPlan, layer: KVLayer, queries: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
@@ -156,7 +167,11 @@ def _contiguous(runs: Sequence[Run], cache: torch.Tensor) -> torch.Tensor:
 
 
 def _view(run: Run, cache: torch.Tensor) -> torch.Tensor:
-    """Of the cache's own memory."""
-    (start, length), (_, slot, head, _) = run, cache.stride()
+    """Of the cache's own memory, if blocks lie one behind the other."""
+    (start, length), (block, slot, head, _) = run, cache.stride()
     size = (1, cache.shape[2], length, cache.shape[3])
+    if block != BLOCK_SIZE * slot:
+        first, last = start // BLOCK_SIZE, blocks_for(start + length)
+        copied = cache[first:last].permute(2, 0, 1, 3).flatten(1, 2)
+        return copied[None, :, start - first * BLOCK_SIZE :][:, :, :length]
     return cache.as_strided(size, (0, head, slot, 1), cache.storage_offset() + start * slot)

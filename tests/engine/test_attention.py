@@ -14,6 +14,7 @@ from engine.attention.cpu import KVLayer
 from engine.blocks import BLOCK_SIZE, blocks_for
 from engine.kv_memory import KVMemory
 from engine.memory.cpu import CpuArena
+from engine.memory.sizes import HUGE_PAGE, PAGE
 
 BLOCKS = 400
 LENGTHS = (1, 15, 16, 17, 40, 203, 530)
@@ -39,7 +40,8 @@ def shape(request: pytest.FixtureRequest) -> tuple[int, int, int]:
 @pytest.fixture
 def memory(shape: tuple[int, int, int]) -> Iterator[KVMemory]:
     size, _, kv_heads = shape
-    memory = KVMemory(CpuArena, (2, kv_heads, size), torch.float32, BLOCKS)
+    page = HUGE_PAGE if size == 20 else PAGE
+    memory = KVMemory(CpuArena, (2, kv_heads, size), torch.float32, BLOCKS, page=page)
     for chunk in range(memory.chunk_of(BLOCKS - 1) + 1):
         memory.commit(chunk)
     yield memory

@@ -16,6 +16,7 @@ from engine.kv_memory import KVMemory
 from engine.memory.arena import Arena
 from engine.memory.budget import Budget
 from engine.memory.cpu import CpuArena
+from engine.memory.sizes import HUGE_PAGE, PAGE
 from engine.types import OutOfMemory
 
 SMALL = (2, 2, 32)
@@ -32,11 +33,12 @@ def make_cache(
     siblings: list[KVCache] | None = None,
     limit: int | None = None,
     quiet_limit: int = 0,
+    page: int = PAGE,
 ) -> KVCache:
     def make_arena(size: int, granularity: int | None = None, /) -> Arena:
         return CpuArena(size, budget=budget, granularity=granularity)
 
-    memory = KVMemory(make_arena, shape, torch.bfloat16, blocks, limit)
+    memory = KVMemory(make_arena, shape, torch.bfloat16, blocks, limit, page)
     return KVCache(memory, siblings, quiet_limit=quiet_limit)
 
 
@@ -221,9 +223,10 @@ def test_accounts_that_do_not_add_up_empty_the_cache(caplog: pytest.LogCaptureFi
     assert cache.memory.arena.committed == cache.committed
 
 
+@pytest.mark.parametrize("page", [PAGE, HUGE_PAGE])
 @pytest.mark.parametrize("shape", [SMALL, LARGE, (3, 2, 72)])
-def test_all_blocks_can_be_had_and_lie_apart(shape: tuple[int, int, int]) -> None:
-    cache = make_cache(shape, 9)
+def test_all_blocks_can_be_had_and_lie_apart(shape: tuple[int, int, int], page: int) -> None:
+    cache = make_cache(shape, 9, page=page)
     blocks = cache.allocate(9)
     for block in blocks:
         for keys, values in cache.layers:
@@ -234,6 +237,23 @@ def test_all_blocks_can_be_had_and_lie_apart(shape: tuple[int, int, int]) -> Non
             assert (values[block] == -block - 1).all()
     with pytest.raises(OutOfMemory):
         cache.allocate(1)
+
+
+@pytest.mark.parametrize("shape", [(36, 8, 128), (30, 3, 64), (3, 2, 72)])
+def test_where_pages_are_large_a_chunk_is_one_piece_of_few_blocks(shape: tuple[int, int, int]) -> None:
+    memory = make_cache(shape, page=HUGE_PAGE).memory
+    layers, heads, size = shape
+    plain = 2 * layers * BLOCK_SIZE * heads * size * 2
+    assert plain <= memory.block_bytes < plain + HUGE_PAGE // 64
+    assert memory.chunk_bytes % HUGE_PAGE == 0
+    assert memory.blocks_per_chunk <= 64
+    memory.commit(1)
+    memory.commit(2)
+    memory.release(1)
+    assert memory.arena.committed == memory.chunk_bytes
+    starts = {keys[memory.blocks_of(2)[0]].data_ptr() for keys, _ in memory.layers}
+    within = range(*(memory.arena.tensor.data_ptr() + at * memory.chunk_bytes for at in (2, 3)))
+    assert all(start in within for start in starts)
 
 
 def test_a_released_chunk_reads_zero() -> None:
