@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from engine.attention.cpu import KVLayer, attend, write_kv
+from engine.attention.cpu import KVLayer, attend
 from engine.attention.plan import AttentionPlan, AttentionSpec, make_plan
 
 
@@ -25,9 +25,6 @@ class Attention(Protocol):
     def plan(self, spans: Sequence[tuple[int, int, Sequence[int]]], *, generated: bool) -> Plan:
         """``spans``: per sequence its first position in this pass, its number of rows, its block table."""
 
-    def write(self, plan: Any, layer: KVLayer, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Put the step's keys and values [rows, KV heads, head size] into their slots."""
-
     def attend(self, plan: Any, layer: KVLayer, queries: torch.Tensor, spec: AttentionSpec) -> torch.Tensor:
         """queries [rows, heads, head size] → [rows, heads, head size]."""
 
@@ -41,7 +38,6 @@ class CpuAttention:
     def plan(self, spans: Sequence[tuple[int, int, Sequence[int]]], *, generated: bool) -> AttentionPlan:
         return make_plan(spans, self._device, generated=generated)
 
-    write = staticmethod(write_kv)
     attend = staticmethod(attend)
 
 

@@ -11,7 +11,6 @@ import torch
 from engine.attention.cpu import KVLayer
 from engine.attention.paged_decode import decode, partial_results
 from engine.attention.paged_prefill import prefill, row_tiles
-from engine.attention.paged_write import write
 from engine.attention.plan import AttentionSpec, slot_of
 from engine.memory.sizes import round_up
 
@@ -73,9 +72,6 @@ class TritonAttention:
             self._int32([[*table, *[0] * (width - len(table))] for table in tables]),
             self._int32(extents),
         )
-
-    def write(self, plan: TritonPlan, layer: KVLayer, keys: torch.Tensor, values: torch.Tensor) -> None:
-        write(keys, values, plan.slots, layer)
 
     def attend(
         self, plan: TritonPlan, layer: KVLayer, queries: torch.Tensor, spec: AttentionSpec

@@ -12,19 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import layer_norm, rms_norm
 
 from engine.attention import AttentionSpec, Plan, attention_for
 from engine.linear import Linear
-from engine.models.activations import FUNCTIONS
 from engine.models.config import ModelConfig
 from engine.models.moe import mixture
-from engine.models.rope import Rope, rotate
+from engine.models.operations import Rotation, operations_for
+from engine.models.rope import Rope
 
 KVLayers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of each layer, as ``engine.kv_memory`` lays them out."""
-Rotation = tuple[torch.Tensor, torch.Tensor]
-"""Cosines and signed sines of a step's tokens."""
 
 
 @dataclass(slots=True)
@@ -33,6 +30,8 @@ class Forward:
 
     x: torch.Tensor
     """[tokens, hidden size]"""
+    mixed: torch.Tensor | None
+    """What the last layer has made of it, to be added to it."""
     rotations: Mapping[str, Rotation]
     plan: Plan
     kv: KVLayers
@@ -55,7 +54,7 @@ class Decoder:
             if (name := key.removesuffix(".weight")) != key and weight.ndim == 2
         }
         self.attention = attention_for(device)
-        self._activation = FUNCTIONS[config.activation]
+        self._operations = operations_for(config, device)
         self._ropes = {kind: Rope(rope, device) for kind, rope in config.used_ropes.items()}
         self._rope_dtype = torch.float32 if config.family.wide_rope else weights["embed.weight"].dtype
         self._embedding_scale = config.embedding_scale
@@ -87,24 +86,28 @@ class Decoder:
         rotations = {
             kind: rope(positions, prompt_lengths, self._rope_dtype) for kind, rope in self._ropes.items()
         }
-        return Forward(x, rotations, plan, kv)
+        return Forward(x, None, rotations, plan, kv)
 
     def advance(self, forward: Forward) -> bool:
         """Compute the next layer; whether there are more."""
         index = forward.layer
-        mixed = self._attention(index, self._norm(forward.x, f"{index}.before_attention"), forward)
-        x = self._add(forward.x, self._norm(mixed, f"{index}.after_attention"))
-        mixed = self._mlp(index, self._norm(x, f"{index}.before_mlp"), forward.plan.generated)
-        forward.x = self._add(x, self._norm(mixed, f"{index}.after_mlp"))
+        x, normed = self._add_norm(forward.x, forward.mixed, f"{index}.before_attention")
+        mixed = self._norm(self._attention(index, normed, forward), f"{index}.after_attention")
+        x, normed = self._add_norm(x, mixed, f"{index}.before_mlp")
+        mixed = self._norm(self._mlp(index, normed, forward.plan.generated), f"{index}.after_mlp")
+        forward.x, forward.mixed = x, mixed
         forward.layer += 1
         return forward.layer < self._config.num_layers
 
-    def hidden(self, forward: Forward, rows: torch.Tensor) -> torch.Tensor:
-        """Compute the layers that are left; what the head then sees of ``rows`` of the tokens, after the last
-        norm: [rows, hidden size]."""
+    def hidden(self, forward: Forward, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute the layers that are left; what the head then sees of ``rows`` of the tokens, or of all,
+        after the last norm: [rows, hidden size]."""
         while forward.layer < self._config.num_layers:
             self.advance(forward)
-        return self._norm(forward.x[rows], "norm")
+        x, mixed = forward.x, forward.mixed
+        if rows is not None:
+            x, mixed = x[rows], None if mixed is None else mixed[rows]
+        return self._add_norm(x, mixed, "norm")[1]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, hidden size] → float32 [rows, vocabulary]"""
@@ -116,26 +119,17 @@ class Decoder:
         return logits.float()
 
     def _attention(self, index: int, x: torch.Tensor, forward: Forward) -> torch.Tensor:
-        heads, kv_heads = self._config.num_heads, self._config.num_kv_heads
+        heads = self._config.num_heads + 2 * self._config.num_kv_heads
         plan, layer, kind = forward.plan, forward.kv[index], self._config.layers[index].rope
         mixed = self._linears[f"{index}.qkv"](x, generated=plan.generated)
-        mixed = mixed.view(-1, heads + 2 * kv_heads, self._config.head_dim)
-        both, values = mixed[:, : heads + kv_heads], mixed[:, heads + kv_heads :]
+        norms = None
         if self._config.family.qk_norm:
-            both = self._qk_norm(index, both)
-        if kind:
-            both = rotate(both, *forward.rotations[kind])
-        self.attention.write(plan, layer, both[:, heads:], values)
-        out = self.attention.attend(plan, layer, both[:, :heads], self._specs[index])
+            norms = self._weights[f"{index}.q_norm"], self._weights[f"{index}.k_norm"]
+        rotation = forward.rotations[kind] if kind else None
+        mixed = mixed.view(-1, heads, self._config.head_dim)
+        queries = self._operations.cache_heads(mixed, norms, rotation, plan, layer)
+        out = self.attention.attend(plan, layer, queries, self._specs[index])
         return self._linears[f"{index}.o"](out.flatten(1), generated=plan.generated)
-
-    def _qk_norm(self, index: int, both: torch.Tensor) -> torch.Tensor:
-        """``both``: queries, then keys [tokens, heads + KV heads, head size]."""
-        queries, keys = both[:, : self._config.num_heads], both[:, self._config.num_heads :]
-        if self._config.family.qk_norm == "projection":
-            queries, keys = queries.flatten(1), keys.flatten(1)
-        queries, keys = self._norm(queries, f"{index}.q_norm"), self._norm(keys, f"{index}.k_norm")
-        return torch.cat((queries, keys), dim=1).view(both.shape)
 
     def _mlp(self, index: int, x: torch.Tensor, generated: bool) -> torch.Tensor:
         experts = self._config.experts
@@ -152,29 +146,18 @@ class Decoder:
         return mixed + share * gated(x, f"{index}.shared.")
 
     def _gated(self, x: torch.Tensor, name: str, *, generated: bool) -> torch.Tensor:
-        gate, up = self._linears[f"{name}gate_up"](x, generated=generated).chunk(2, dim=-1)
-        return self._linears[f"{name}down"](self._activation(gate) * up, generated=generated)
-
-    def _add(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
-        scale = self._config.residual_scale
-        return x + mixed if scale == 1 else x + mixed * scale
+        inner = self._operations.gate(self._linears[f"{name}gate_up"](x, generated=generated))
+        return self._linears[f"{name}down"](inner, generated=generated)
 
     def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """RMS norm (Zhang and Sennrich, 2019) of the last dimension, rounded where the reference rounds;
-        ``x`` itself where the family has no such norm."""
+        """``x`` itself where the family has no such norm."""
+        return self._operations.norm(x, self._weights.get(name))
+
+    def _add_norm(
+        self, x: torch.Tensor, mixed: torch.Tensor | None, name: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum, and its norm."""
         weight = self._weights.get(name)
-        if weight is None:
-            return x
-        size, eps = weight.shape, self._config.norm_eps
-        if self._config.family.norm_weight == "rounded":
-            return _rms_norm(x, eps) * weight
-        if self._config.family.norm_weight == "wide":
-            return rms_norm(x, size, weight, eps)
-        return rms_norm(x.float(), size, 1.0 + weight.float(), eps).to(x.dtype)
-
-
-def _rms_norm(x: torch.Tensor, eps: float) -> torch.Tensor:
-    """Without a weight, in the one kernel that torch has for CPUs: x beside -x has no mean, and the variance
-    of x's mean square."""
-    both = torch.cat((x, -x), dim=-1)
-    return layer_norm(both, both.shape[-1:], eps=eps)[..., : x.shape[-1]]
+        if mixed is None:
+            return x, self._operations.norm(x, weight)
+        return self._operations.add_norm(x, mixed, weight)

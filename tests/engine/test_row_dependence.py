@@ -20,9 +20,9 @@ from torch.nn.functional import rms_norm, silu
 from engine.attention import AttentionSpec, attend, make_plan, write_kv
 from engine.blocks import BLOCK_SIZE, blocks_for
 from engine.linear import Linear, has_amx
-from engine.models.decoder import _rms_norm
 from engine.models.experts_config import ExpertsConfig
 from engine.models.moe import mixture
+from engine.models.operations import _rms_norm
 from engine.models.rope import rotate
 from engine.packing import can_pack
 from engine.penalties import History

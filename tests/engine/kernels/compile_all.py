@@ -57,7 +57,6 @@ def attention(shape: tuple[int, int, int], dtype: torch.dtype, spec: AttentionSp
     for generated in (False, True):
         plan = attend.plan([(3, 1, [0]), (20, 1, [1, 2])], generated=generated)
         attend.attend(plan, layer, mixed[:, :heads], spec)
-    attend.write(plan, layer, mixed[:, heads : heads + kv_heads], mixed[:, heads + kv_heads :])
     cos, weight = torch.zeros(2, 1, size, dtype=dtype), torch.zeros(size, dtype=dtype)
     norm = (weight, weight, 1e-6, "rounded")
     rotate_write(mixed, (cos, cos), norm, plan.slots, layer, torch.zeros(2, heads, size, dtype=dtype))

@@ -14,7 +14,7 @@ from engine.kernels.rms_norm import add_rms_norm, rms_norm
 from engine.kernels.rotate_write import rotate_write
 from engine.kernels.rounding import NormWeight
 from engine.models.activations import FUNCTIONS
-from engine.models.decoder import Decoder
+from engine.models.operations import TorchOperations
 from engine.models.rope import Rope, rotate
 from engine.models.rope_config import RopeConfig
 
@@ -25,9 +25,14 @@ STEP = {torch.float32: 2e-6, torch.float16: 2e-3}
 """Two steps of the dtype: sums in another order may round to the other side, once or twice."""
 
 
+def torch_operations(kind: NormWeight, scale: float = 1.0) -> TorchOperations:
+    family = SimpleNamespace(norm_weight=kind)
+    config = SimpleNamespace(norm_eps=EPS, family=family, residual_scale=scale, activation="silu")
+    return TorchOperations(config)  # type: ignore[arg-type]
+
+
 def reference_norm(x: torch.Tensor, weight: torch.Tensor, kind: NormWeight) -> torch.Tensor:
-    config = SimpleNamespace(norm_eps=EPS, family=SimpleNamespace(norm_weight=kind))
-    return Decoder._norm(SimpleNamespace(_weights={"norm": weight}, _config=config), x, "norm")  # type: ignore[arg-type]
+    return torch_operations(kind).norm(x, weight)
 
 
 def assert_close(found: torch.Tensor, expected: torch.Tensor, unequal: float = 0.02) -> None:
@@ -58,11 +63,11 @@ def test_norm_of_a_sum_that_is_kept(scale: float, dtype: torch.dtype, device: to
         torch.randn(2, 200).to(dtype),
         torch.randn(200).to(dtype),
     )
-    total = Decoder._add(SimpleNamespace(_config=SimpleNamespace(residual_scale=scale)), x, mixed)  # type: ignore[arg-type]
+    total, normed = torch_operations("rounded", scale).add_norm(x, mixed, weight)
     kept, out = x.to(device), torch.full_like(x, torch.nan).to(device)
     add_rms_norm(kept, mixed.to(device), scale, weight.to(device), EPS, "rounded", kept, out)
     assert torch.equal(kept.cpu(), total)
-    assert_close(out, reference_norm(total, weight, "rounded"))
+    assert_close(out, normed)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # numpy's word for what gives 0 in the end

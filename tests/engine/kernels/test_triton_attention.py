@@ -10,6 +10,9 @@ import torch
 from engine.attention import AttentionSpec, attention_for
 from engine.attention.interface import CpuAttention
 from engine.attention.triton import TritonAttention, TritonPlan
+from engine.kernels.rotate_write import rotate_write
+from engine.models.operations import TorchOperations
+from engine.models.triton_operations import TritonOperations
 from tests.engine.checkpoints import make_checkpoint
 from tests.engine.conftest import OpenStepper
 from tests.engine.harness import greedy
@@ -40,8 +43,9 @@ def test_a_plan_at_fixed_addresses_becomes_one_step_after_another(device: torch.
         assert torch.equal(found[: len(rows)], attention.attend(plan, layer, queries[: len(rows)], SPEC))
         assert not found[len(rows) :].any()
         untouched = [cache.clone() for cache in layer]
-        fresh = torch.full((4, 1, 32), 2.0 * step, device=device)
-        attention.write(fixed, layer, fresh, fresh + 1)
+        fresh = torch.full((4, 2 + 1 + 1, 32), 2.0 * step, device=device)
+        fresh[:, 3] += 1
+        rotate_write(fresh, None, None, fixed.slots, layer, torch.empty(4, 2, 32, device=device))
         for cache, before, value in zip(layer, untouched, (2 * step, 2 * step + 1), strict=True):
             before.flatten(0, 1)[plan.slots] = value
             torch.testing.assert_close(cache, before, equal_nan=True)
@@ -51,15 +55,18 @@ def test_a_plan_at_fixed_addresses_becomes_one_step_after_another(device: torch.
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the model is the CPU's, and the kernels are compiled")
-@pytest.mark.parametrize("family", ["gemma2", "qwen3"])
+@pytest.mark.parametrize("family", ["gemma2", "qwen3", "olmo2"])
 async def test_a_model_answers_as_with_the_cpus(
     family: str, tmp_path: Path, stepper: OpenStepper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prompts in chunks beside others, then token by token; the window is shorter than they are."""
     directory = make_checkpoint(tmp_path, family, num_hidden_layers=2, sliding_window=9)
     answers = []
-    for choose in (CpuAttention, TritonAttention):
-        monkeypatch.setattr("engine.models.decoder.attention_for", choose)
+    for attention, operations in ((CpuAttention, TorchOperations), (TritonAttention, TritonOperations)):
+        monkeypatch.setattr("engine.models.decoder.attention_for", attention)
+        monkeypatch.setattr(
+            "engine.models.decoder.operations_for", lambda config, _, made=operations: made(config)
+        )
         run = stepper(directory, chunk=16)
         prompts = [run.add(ids, greedy(3)) for ids in (list(range(5, 31)), [7, 8, 9])]
         run.run()
