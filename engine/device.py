@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from engine.cuda_store import CudaStore, SharedRing
+from engine.graphs import GraphRecorder
 from engine.kv_cache import KVCache
 from engine.memory.arena import ArenaFactory
 from engine.memory.budget import Budget
@@ -67,9 +68,11 @@ class Device:
         budget: Budget | None = None,
         make_store: Callable[[Any], Store] = RamStore,
         page: int = PAGE,
+        graphs: GraphRecorder | None = None,
     ) -> None:
         """``make_store``: for the weights in one of its arenas. ``page``: its smallest piece of memory."""
         self.name = name
+        self.graphs = graphs
         self.make_store = make_store
         self.page = page
         self.budget = budget or Budget()
@@ -234,7 +237,12 @@ def cpu_device() -> Device:
     return Device("cpu", partial(CpuArena, budget=budget), budget)
 
 
-def cuda_device(driver: Driver, name: str, make_tensor: TensorFactory | None = None) -> Device:
+def cuda_device(
+    driver: Driver,
+    name: str,
+    make_tensor: TensorFactory | None = None,
+    graphs: GraphRecorder | None = None,
+) -> Device:
     """``make_tensor``: None makes tensors over the memory of the device ``name``."""
     driver.make_current()
     budget, make_tensor = Budget(), make_tensor or tensor_factory(torch.device(name))
@@ -244,4 +252,5 @@ def cuda_device(driver: Driver, name: str, make_tensor: TensorFactory | None = N
         budget,
         partial(CudaStore, driver, SharedRing(partial(Ring, driver, _RING, _RING_BUFFER))),
         page=driver.allocation_granularity(),
+        graphs=graphs,
     )

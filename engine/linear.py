@@ -1,8 +1,9 @@
-"""Linear layers over the weights' arena, which multiply in the fastest way that this CPU has.
+"""Linear layers over the weights' arena, which multiply in the fastest way that this CPU has; on other
+devices it is torch's.
 
-A row gets the same numbers to the bit in any company of its kind, and before and after its matrix was packed:
-what is fast for the rows of prompts sums in another order than what is fast for a few generated ones, so the
-kind decides, never their number.
+On a CPU a row gets the same numbers to the bit in any company of its kind, and before and after its matrix
+was packed: what is fast for the rows of prompts sums in another order than what is fast for a few generated
+ones, so the kind decides, never their number.
 """
 
 from __future__ import annotations
@@ -39,10 +40,13 @@ class Linear:
         """Packing it has failed, and would again."""
         self._blocks: torch.Tensor | None = None
         """The weight's memory as oneDNN's opaque tensor, once it was packed."""
+        self._on_cpu = weight.device.type == "cpu"
         self._widened = can_widen(weight) and widening_pays()
 
     def __call__(self, x: torch.Tensor, *, generated: bool = False) -> torch.Tensor:
         """``generated``: the rows are tokens of answers, else of prompts."""
+        if not self._on_cpu:
+            return linear(x, self.weight, self.bias)
         if self._widened and not generated:
             return widened_linear(x, self.weight, self.bias, packed=self.packed)
         if self.weight.dtype == torch.bfloat16 and has_amx():
@@ -75,7 +79,9 @@ class Linear:
     @property
     def packable(self) -> bool:
         """Whether packing it is possible and not done."""
-        if self.packed or self._refused or self.weight.dtype != torch.bfloat16 or not packing.can_pack():
+        if self.packed or self._refused or self.weight.dtype != torch.bfloat16:
+            return False
+        if not self._on_cpu or not packing.can_pack():
             return False
         rows, columns = self.weight.shape
         return rows % packing.block_rows() == 0 and columns % packing.COLUMNS == 0

@@ -13,6 +13,7 @@ import torch
 from engine.blocks import blocks_for
 from engine.checkpoint import Checkpoint
 from engine.chunk import StepBudget
+from engine.graphs import DecodeGraphs
 from engine.info import AnyConfig, served_dtype, served_length
 from engine.kv_cache import KVCache
 from engine.kv_memory import KVMemory
@@ -44,9 +45,14 @@ class Model:
     kv: KVCache
     scheduler: Scheduler
     runner: Runner
-    residue: int
-    """Bytes of buffers outside the arenas."""
+    buffers: int
+    """Bytes outside the arenas."""
     arenas: tuple[Arena, Arena]
+
+    @property
+    def residue(self) -> int:
+        """Bytes of the device that stay through any sleep: buffers, graphs."""
+        return self.buffers + (self.runner.graphs.nbytes if self.runner.graphs else 0)
 
 
 def make_layout(checkpoint: Checkpoint, config: AnyConfig, options: EngineOptions) -> Layout:
@@ -73,12 +79,16 @@ def build_model(checkpoint: Checkpoint, config: ModelConfig, options: EngineOpti
     caching = options.prefix_cache
     kv = KVCache(memory, device.caches, caching=caching, quiet_limit=_quiet_limit(device))
     decoder = Decoder(config, layout.views(weights_arena.tensor), device.torch_device)
+    graphs = None
+    if device.graphs and decoder.steady and not config.sentence:
+        shape = (options.max_running, blocks_for(length))
+        graphs = DecodeGraphs(decoder, kv.layers, shape, device.torch_device, device.graphs)
     return Model(
         weights=Weights(layout, weights_arena, decoder.linears, device.make_store(weights_arena)),
         kv=kv,
         scheduler=Scheduler(kv, options.max_running, StepBudget(), config.prompt_variant),
-        runner=Runner(decoder, kv, device.torch_device),
-        residue=config.kept_bytes,
+        runner=Runner(decoder, kv, device.torch_device, graphs),
+        buffers=config.kept_bytes,
         arenas=(weights_arena, memory.arena),
     )
 

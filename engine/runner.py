@@ -9,6 +9,7 @@ from typing import Self
 import torch
 
 from engine.batch import Batch
+from engine.graphs import DecodeGraphs
 from engine.kv_cache import KVCache
 from engine.logprobs import token_logprobs
 from engine.models.decoder import Decoder, Forward
@@ -68,12 +69,18 @@ class Runner:
     decoder: Decoder
     kv: KVCache
     device: torch.device
+    graphs: DecodeGraphs | None = None
+    """Where the device has such."""
 
     @torch.inference_mode()
     def decode(self, scheduled: Scheduled) -> list[Sampled | None]:
         """Compute tokens of answers; per sequence its next token, None while others are to be computed
         before that."""
         batch = _Batch.of(scheduled)
+        if self.graphs and not batch.scored and self.graphs.takes(batch):
+            logits = self.graphs.logits(batch)
+            if logits is not None:
+                return _draw(batch, logits if len(batch.sampled) == len(logits) else logits[batch.sampled])
         return self._end(batch, batch.begin(self.decoder, self.kv.layers, self.device, generated=True))
 
     @torch.inference_mode()
@@ -98,9 +105,7 @@ class Runner:
         hidden = self.decoder.hidden(forward, rows)
         scored = len(batch.scored)
         self._score(batch.targets, hidden[:scored])
-        samples = [row for row in batch.samples if row]
-        drawn = iter(sample(self.decoder.logits(hidden[scored:]), samples) if samples else ())
-        return [next(drawn) if row else None for row in batch.samples]
+        return _draw(batch, self.decoder.logits(hidden[scored:]) if batch.sampled else None)
 
     def _score(self, targets: ListLike[tuple[Sequence, int]], hidden: torch.Tensor) -> None:
         """Add to the log probabilities of prompts, piece by piece."""
@@ -111,6 +116,13 @@ class Runner:
             tops = [sequence.params.prompt_logprobs or 0 for sequence, _ in piece]
             for (sequence, _), logprob in zip(piece, token_logprobs(logits, token_ids, tops), strict=True):
                 sequence.prompt_logprobs.append(logprob)
+
+
+def _draw(batch: _Batch, logits: torch.Tensor | None) -> list[Sampled | None]:
+    """``logits`` of the rows that are sampled, if any are."""
+    samples = [row for row in batch.samples if row]
+    drawn = iter(() if logits is None else sample(logits, samples))
+    return [next(drawn) if row else None for row in batch.samples]
 
 
 def _sample_row(sequence: Sequence, position: int) -> SampleRow:

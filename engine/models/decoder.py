@@ -71,6 +71,17 @@ class Decoder:
         """Those that multiply, in the order of use."""
         return [layer for name, layer in self._linears.items() if name != "embed" or self._head == "embed"]
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that there are logits of."""
+        return len(self._weights[f"{self._head}.weight"])
+
+    @property
+    def steady(self) -> bool:
+        """Whether a pass of so many rows always launches the same, whatever is in them: experts are called
+        as they are chosen."""
+        return self._config.experts is None
+
     def begin(
         self,
         token_ids: torch.Tensor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from engine.attention.cpu import KVLayer
-from engine.attention.triton import TritonPlan
+from engine.attention.table_plan import TablePlan
 from engine.kernels.gated import gated
 from engine.kernels.rms_norm import add_rms_norm, rms_norm
 from engine.kernels.rotate_write import rotate_write
@@ -43,7 +43,7 @@ class TritonOperations:
         mixed: torch.Tensor,
         norms: HeadNorms | None,
         rotation: Rotation | None,
-        plan: TritonPlan,
+        plan: TablePlan,
         layer: KVLayer,
     ) -> torch.Tensor:
         heads, kv_heads = self._config.num_heads, self._config.num_kv_heads

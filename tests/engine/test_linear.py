@@ -241,3 +241,11 @@ def test_a_release_waits_for_the_matrix_that_is_being_packed(tmp_path: Path) -> 
     assert model.weights.packed == 0
     for arena in model.arenas:
         arena.close()
+
+
+@pytest.mark.parametrize("generated", [False, True])
+def test_on_another_device_it_is_torchs(generated: bool) -> None:
+    layer = Linear(torch.empty(64, 64, dtype=torch.bfloat16, device="meta"))
+    assert not layer.packable
+    x = torch.empty(3, 64, dtype=torch.bfloat16, device="meta")
+    assert layer(x, generated=generated).shape == (3, 64)

@@ -9,7 +9,9 @@ import torch
 
 from engine.attention import AttentionSpec, attention_for
 from engine.attention.interface import CpuAttention
-from engine.attention.triton import TritonAttention, TritonPlan
+from engine.attention.triton import TritonAttention
+from engine.batch import Batch
+from engine.decode_inputs import DecodeInputs
 from engine.kernels.rotate_write import rotate_write
 from engine.models.operations import TorchOperations
 from engine.models.triton_operations import TritonOperations
@@ -27,17 +29,19 @@ def test_the_device_chooses() -> None:
     assert isinstance(attention_for(torch.device("cuda")), TritonAttention)
 
 
-def test_a_plan_at_fixed_addresses_becomes_one_step_after_another(device: torch.device) -> None:
+def test_inputs_at_fixed_addresses_become_one_step_after_another(device: torch.device) -> None:
     attention = TritonAttention(device)
     scene = make_scene((2, 1, 32), torch.float32, [33, 17, 300])
     layer = (scene.layer[0].to(device), scene.layer[1].to(device))
-    fixed = TritonPlan.blank(4, 20, device)
-    addresses = [part.data_ptr() for part in (fixed.slots, fixed.tables, fixed.extents)]
-    room = attention.reserve(4, 2, 1, 32)[0].data_ptr()
+    inputs = DecodeInputs(4, 20, device)
+    fixed = inputs.plan(4)
     queries = torch.full((4, 2, 32), torch.nan, device=device)
     for step, rows in enumerate(([0, 1, 2], [2, 0], [1])):
-        plan = attention.plan([scene.spans[row] for row in rows], generated=True)
-        fixed.take(plan)
+        batch = Batch()
+        for first, count, table in (scene.spans[row] for row in rows):
+            batch.add([7] * (first + 1), first, count, first, table)
+        inputs.fill(batch, 4)
+        plan = attention.plan(batch.spans, generated=True)
         queries[: len(rows)] = scene.queries[rows].to(device)
         found = attention.attend(fixed, layer, queries, SPEC)
         assert torch.equal(found[: len(rows)], attention.attend(plan, layer, queries[: len(rows)], SPEC))
@@ -50,8 +54,6 @@ def test_a_plan_at_fixed_addresses_becomes_one_step_after_another(device: torch.
             before.flatten(0, 1)[plan.slots] = value
             torch.testing.assert_close(cache, before, equal_nan=True)
             cache.copy_(before)
-    assert addresses == [part.data_ptr() for part in (fixed.slots, fixed.tables, fixed.extents)]
-    assert attention.reserve(3, 2, 1, 32)[0].data_ptr() == room
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the model is the CPU's, and the kernels are compiled")
