@@ -132,11 +132,12 @@ def cached_repositories() -> list[str]:
 
 def memory_state(device: str = "cpu") -> MemoryState:
     """The memory of ``device`` as it is now. Imports no torch. Raises EngineError when there is none."""
-    if device in ("cpu", "auto"):
-        from engine.memory.system import system
+    from engine.memory.cuda_driver import cuda_driver, device_name
+    from engine.memory.driver import memory_state
+    from engine.memory.system import system
 
-        return system.state()
-    raise EngineError(f"no such device here: {device}")
+    name = device_name(device)
+    return system.state() if name == "cpu" else memory_state(cuda_driver(name))
 
 
 def limit_memory(device: str, limit: int) -> None:

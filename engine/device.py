@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from engine.cuda_graphs import CudaGraphs
 from engine.cuda_store import CudaStore, SharedRing
 from engine.graphs import GraphRecorder
 from engine.kv_cache import KVCache
@@ -26,11 +27,12 @@ from engine.memory.arena import ArenaFactory
 from engine.memory.budget import Budget
 from engine.memory.cpu import CpuArena, trim_allocator, tune_allocator
 from engine.memory.cuda import CudaArena, TensorFactory, tensor_factory
+from engine.memory.cuda_driver import cuda_driver, device_name
 from engine.memory.driver import Driver
 from engine.memory.ring import Ring
 from engine.memory.sizes import PAGE
 from engine.store import RamStore, Store
-from engine.types import EngineError
+from engine.types import DeviceError, EngineError
 
 T = TypeVar("T")
 
@@ -145,6 +147,8 @@ class Device:
             torch.cuda.current_stream(self.torch_device).synchronize()
 
     def _work(self) -> None:
+        if self.torch_device.type == "cuda":
+            torch.cuda.set_device(self.torch_device)  # where kernels are launched
         while True:
             with self._wake:
                 while self._quiet and not self._jobs and not any(s.has_work for s in self._steppers):
@@ -214,19 +218,38 @@ class StepClock:
         return running if running > max(60.0, 20 * max(self._recent, default=0.0)) else None
 
 
+def step_failed(error: Exception) -> EngineError:
+    """What those are told whose step ended with ``error``."""
+    if isinstance(error, EngineError):
+        return error
+    log.exception("a step failed", exc_info=error)
+    full = isinstance(error, torch.OutOfMemoryError)
+    lost = isinstance(error, RuntimeError) and "CUDA error" in str(error) and not full
+    return (DeviceError if lost else EngineError)(f"a step failed: {error}")
+
+
 _devices: dict[str, Device] = {}
 _devices_lock = threading.Lock()
 
 
 def get_device(name: str) -> Device:
-    """The one device of this name. Raises EngineError when there is none; ``cuda_device`` knows a GPU's
-    memory, but nothing computes on one yet."""
-    if name not in ("auto", "cpu"):
-        raise EngineError(f"no such device here: {name}")
+    """The one device of this name. Raises EngineError when there is none."""
+    name = device_name(name)
     with _devices_lock:
-        if "cpu" not in _devices:
-            _devices["cpu"] = cpu_device()
-        return _devices["cpu"]
+        if name not in _devices:
+            _devices[name] = cpu_device() if name == "cpu" else _torchs_device(name)
+        return _devices[name]
+
+
+def _torchs_device(name: str) -> Device:
+    """A CUDA device that torch computes on."""
+    if not torch.cuda.is_available():
+        raise EngineError(
+            f"no such device here: {name} (this torch is not made for CUDA, or finds no driver)"
+        )
+    device = torch.device(name)
+    torch.zeros(1, device=device)  # torch's own of the context, before there is anything else
+    return cuda_device(cuda_driver(name), name, graphs=CudaGraphs(device))
 
 
 def cpu_device() -> Device:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from engine.device import StepClock
+from engine.device import StepClock, step_failed
 from engine.model import Model
 from engine.runner import Prefill
 from engine.sampler import Sampled
@@ -191,13 +191,11 @@ class GenerationStepper:
 
     def _fail(self, sequences: list[Sequence], error: Exception) -> Results:
         """End these sequences with an error; the others and the model go on."""
-        if not isinstance(error, EngineError):
-            log.exception("a step failed", exc_info=error)
-            error = EngineError(f"a step failed: {error}")
+        told = step_failed(error)
         for sequence in sequences:
             sequence.stream.aborted = True  # its other choices end with it
             self.model.scheduler.finish(sequence)
-        return [(sequence, error) for sequence in sequences]
+        return [(sequence, told) for sequence in sequences]
 
 
 def _deliver(results: Results) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from engine.blocks import blocks_for
-from engine.device import StepClock
+from engine.device import StepClock, step_failed
 from engine.embedding.body import STEP_TOKENS
 from engine.embedding.model import EmbeddingModel
 from engine.embedding.request import EmbedRequest, Input
@@ -150,8 +150,7 @@ class EmbeddingStepper:
                 for one in chosen:  # alone, so that only the culprit's request ends
                     self._advance([one])
                 return
-            log.exception("a step failed", exc_info=error)
-            chosen[0][0].request.fail(EngineError(f"a step failed: {error}"))
+            chosen[0][0].request.fail(step_failed(error))
             return
         for work, vector in vectors:
             self._finish(work, vector)

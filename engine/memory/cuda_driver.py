@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,23 @@ def cuda_ordinal(name: str) -> int | None:
     """Which CUDA device a name means: ``cuda``, or ``cuda:N``; None: another kind of device."""
     kind, _, number = name.partition(":")
     return int(number or 0) if kind == "cuda" and (number.isdecimal() or not number) else None
+
+
+@cache
+def device_name(name: str) -> str:
+    """What a device is called once it has been looked for: ``cpu`` or ``cuda:N``. ``auto`` is the first CUDA
+    device, where there is one. Raises EngineError for one that is not here."""
+    if name == "auto":
+        with suppress(EngineError):
+            return device_name("cuda")
+        return "cpu"
+    if name == "cpu":
+        return name
+    ordinal = cuda_ordinal(name)
+    if ordinal is None:
+        raise EngineError(f"no such device here: {name}")
+    cuda_driver(name)
+    return f"cuda:{ordinal}"
 
 
 @cache

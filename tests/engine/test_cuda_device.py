@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 import engine
@@ -252,11 +253,17 @@ def test_the_state_of_its_memory(driver: FakeDriver) -> None:
     assert not state.shared_with_host
 
 
-@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7"])
-def test_nothing_computes_on_one_yet(name: str, llama: Path) -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7", "tpu"])
+def test_a_device_that_is_not_here(name: str, llama: Path) -> None:
     with pytest.raises(EngineError, match=f"no such device here: {name}"):
         engine.memory_state(name)
-    with pytest.raises(EngineError, match="no such device here: cuda"):
+    with pytest.raises(EngineError, match=f"no such device here: {name}"):
         engine.open(str(llama), name)
-    with pytest.raises(EngineError, match="no such device here: tpu"):
-        engine.open(str(llama), "tpu")
+
+
+def test_a_driver_without_a_torch_for_it(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver) -> None:
+    monkeypatch.setattr("engine.device.device_name", lambda name: "cuda:0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(EngineError, match=r"no such device here: cuda:0 \(this torch is not made for CUDA\)"):
+        get_device("cuda")

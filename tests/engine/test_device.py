@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from engine import open as open_engine
-from engine.device import Device, StepClock, get_device
+from engine.device import Device, StepClock, get_device, step_failed
 from engine.engine import TorchEngine
 from engine.memory.cpu import CpuArena
 from engine.runner import Prefill, Runner
-from engine.types import EngineError, GenerateRequest, Progress
+from engine.types import DeviceError, EngineError, GenerateRequest, OutOfMemory, Progress
 from tests.engine import harness
 from tests.engine.conftest import OpenEngine
 from tests.engine.harness import collect, greedy, paused, prompt, until
@@ -376,3 +377,13 @@ def test_kernels_of_shapes_long_past_are_given_back() -> None:
         grown.append(int(done.stdout))
     unlimited, limited = grown
     assert limited < unlimited / 3, grown
+
+
+def test_an_error_of_the_device_is_told_from_one_of_the_step() -> None:
+    broken = RuntimeError("CUDA error: an illegal memory access was encountered")
+    full = torch.OutOfMemoryError("CUDA out of memory. CUDA error: none")
+    assert type(step_failed(broken)) is DeviceError
+    assert type(step_failed(full)) is EngineError
+    assert type(step_failed(ValueError("CUDA error"))) is EngineError
+    known = OutOfMemory(2, 1)
+    assert step_failed(known) is known

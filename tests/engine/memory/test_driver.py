@@ -6,13 +6,14 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from engine.memory.cuda_driver import CudaDriver, cuda_driver, cuda_ordinal
+from engine.memory.cuda_driver import CudaDriver, cuda_driver, cuda_ordinal, device_name
 from engine.memory.driver import DriverError, driver_error
 from engine.types import DeviceError, EngineError
 
@@ -122,3 +123,33 @@ def test_a_device_that_is_not_there_is_named_with_what_is_missing(monkeypatch: p
     for _ in range(2):
         with pytest.raises(EngineError, match=r"no such device here: cuda:3 \(no cuda-bindings here: .*\)"):
             cuda_driver("cuda:3")
+
+
+@pytest.fixture
+def fresh_names() -> Iterator[None]:
+    """What was found here before is looked for anew, and again after the test."""
+    for found in (device_name, cuda_driver):
+        found.cache_clear()
+    yield
+    for found in (device_name, cuda_driver):
+        found.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_names")
+def test_names_are_of_devices_that_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "engine.memory.cuda_driver.CudaDriver", lambda ordinal: {0: "first", 1: "second"}[ordinal]
+    )
+    assert [device_name(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
+        "cuda:0", "cuda:0", "cuda:1", "cpu"
+    ]  # fmt: skip
+    with pytest.raises(EngineError, match="no such device here: tpu"):
+        device_name("tpu")
+
+
+@pytest.mark.usefixtures("fresh_names")
+def test_without_a_cuda_device_auto_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, None)
+    assert device_name("auto") == "cpu"
+    with pytest.raises(EngineError, match="no such device here: cuda"):
+        device_name("cuda")
