@@ -244,9 +244,7 @@ def get_device(name: str) -> Device:
 def _torchs_device(name: str) -> Device:
     """A CUDA device that torch computes on."""
     if not torch.cuda.is_available():
-        raise EngineError(
-            f"no such device here: {name} (this torch is not made for CUDA, or finds no driver)"
-        )
+        raise EngineError(f"no such device here: {name} (this torch is not made for CUDA)")
     device = torch.device(name)
     torch.zeros(1, device=device)  # torch's own of the context, before there is anything else
     return cuda_device(cuda_driver(name), name, graphs=CudaGraphs(device))
