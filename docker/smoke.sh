@@ -40,12 +40,12 @@ wait_for() {
 # start MEMORY [ARGUMENT...]: as docker/compose.yaml does.
 start() {
     expect . engine run --detach --name "$name" --memory "$1" --read-only --tmpfs /tmp --cap-drop ALL \
-        --security-opt no-new-privileges "${run_args[@]}" "${@:2}" "$image" \
+        --security-opt no-new-privileges --env DORMOUSE_URL="$url" "${run_args[@]}" "${@:2}" "$image" \
         serve --config /config/config.toml --host 0.0.0.0 --port "$port"
     wait_for curl -sf "$url/ready"
 }
 
-inside() { engine exec --env DORMOUSE_URL="$url" "$name" "$@"; }
+inside() { engine exec "$name" "$@"; }
 sleepers() { inside dormouse ps | grep -c "asleep ($1)" || true; }
 post() { curl -sS -X POST "$url$1"; }
 
