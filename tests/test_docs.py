@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 
 from gateway import errors
 from gateway.cli import parser
+from gateway.commands.chat import HELP
+from gateway.commands.chat_input import QUOTES
 from gateway.config import ReasoningParser, ToolParser
 from gateway.config_file import load_config
 from tests.docs import configuration, pictures
@@ -36,6 +39,15 @@ def anchors(page: Path) -> set[str]:
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def verbs(declared: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Of the command: each, and those of one that has verbs of its own, as people type them."""
+    for action in declared._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, verb in action.choices.items():
+                yield name, verb
+                yield from ((f"{name} {inner}", found) for inner, found in verbs(verb))
 
 
 def test_the_configuration_page_is_what_the_types_say() -> None:
@@ -71,9 +83,37 @@ def test_commands_are_ones(page: Path) -> None:
     """Those that are not run, too."""
     for text in blocks(page, "sh"):
         subprocess.run(["bash", "-n", "-c", text], check=True)
-    verbs = re.findall(r"^dormouse (\w+)|`dormouse (\w+)", page.read_text(), re.MULTILINE)
-    known = parser().format_help()
-    assert all(f"\n    {first or second} " in known for first, second in verbs), verbs
+    named = re.findall(r"(?:^|`)dormouse (\w+)", page.read_text(), re.MULTILINE)
+    assert set(named) <= {name for name, _ in verbs(parser())}
+
+
+def test_every_page_is_listed() -> None:
+    listed = re.findall(r"\]\((\w[\w-]*\.md)\)", (ROOT / "docs" / "README.md").read_text())
+    assert sorted([*listed, "README.md"]) == NAMES
+
+
+def test_every_verb_and_option_is_told_of() -> None:
+    page = (ROOT / "docs" / "terminal.md").read_text()
+    declared = dict(verbs(parser()))
+    assert not {name for name in declared if f"dormouse {name}" not in page}
+    options = {option for verb in declared.values() for option in verb._option_string_actions}
+    assert not {
+        option for option in options - {"-h", "--help"} if not re.search(rf"`.*{option}(?![\w-])", page)
+    }
+
+
+def test_every_command_of_the_chat_is_told_of() -> None:
+    page = (ROOT / "docs" / "terminal.md").read_text()
+    assert not {command for command in (*HELP, QUOTES) if f"`{command}`" not in page}
+
+
+def test_every_section_and_button_of_the_dashboard_is_told_of() -> None:
+    html = (ROOT / "gateway" / "dashboard" / "index.html").read_text()
+    html = re.sub(r"<dialog.*?</dialog>", "", html, flags=re.DOTALL)
+    told = set(re.findall(r"<(?:h2|button) [^>]+>([^<]+)<", html))
+    assert {"Memory", "Deep sleep"} <= told
+    page = (ROOT / "docs" / "dashboard.md").read_text()
+    assert not {name for name in told if f"**{name}**" not in page}
 
 
 def test_every_error_is_told_of() -> None:
