@@ -87,14 +87,16 @@ def open(path: str, device: str = "auto", options: EngineOptions | None = None) 
     return TorchEngine(path, device, options or EngineOptions())
 
 
-def estimate(path: str, options: EngineOptions | None = None) -> Estimate | None:
-    """What the checkpoint would take, from headers alone; None for a hub id that is not here yet.
+def estimate(path: str, options: EngineOptions | None = None, device: str = "cpu") -> Estimate | None:
+    """What the checkpoint would take on ``device``, from headers alone; None for a hub id that is not here
+    yet.
 
     Raises CheckpointError for a directory that cannot be served.
     """
     from engine.info import estimate_checkpoint
+    from engine.memory.cuda_driver import page_of
 
-    return estimate_checkpoint(path, options or EngineOptions())
+    return estimate_checkpoint(path, options or EngineOptions(), page_of(device))
 
 
 def max_model_len(path: str, options: EngineOptions | None = None) -> int | None:

@@ -75,7 +75,7 @@ class TorchEngine:
         widest = max(self._config.vocab_size, self._tokenizer.size)
         self._grammars = GrammarCompiler(self._tokenizer.to_json, widest, self._eos)
         self.info: ModelInfo = describe(self._checkpoint, self._config, self._tokenizer, options)
-        self._cold_bytes = _least_bytes(directory, options)
+        self._cold_bytes = _least_bytes(directory, options, self._device.page)
         self._model: AnyModel | None = None
         self._kv_ready = False
         self._stepper: GenerationStepper | EmbeddingStepper | None = None
@@ -344,10 +344,10 @@ def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
         loop.call_soon_threadsafe(event.set)
 
 
-def _least_bytes(directory: Path, options: EngineOptions) -> int:
+def _least_bytes(directory: Path, options: EngineOptions, page: int) -> int:
     """What a model needs that was never loaded; 0 while its files are not here."""
     try:
-        estimate = estimate_checkpoint(str(directory), options)
+        estimate = estimate_checkpoint(str(directory), options, page)
     except CheckpointError:
         return 0
     return estimate.least_bytes if estimate else 0

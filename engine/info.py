@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.checkpoint import ITEM_SIZES, Checkpoint
 from engine.hub import cached_directory, local_directory
 from engine.kv_sizes import KVSizes
-from engine.memory.sizes import HUGE_PAGE, round_up
+from engine.memory.sizes import HUGE_PAGE, PAGE, round_up
 from engine.models.config import ModelConfig
 from engine.models.encoder_config import ENCODERS, EncoderConfig
 from engine.models.parameters import model_parameters
@@ -118,8 +118,8 @@ def stop_token_ids(checkpoint: Checkpoint, tokenizer: Tokenizer, vocab_size: int
     return frozenset(token for token in found if 0 <= token < vocab_size)
 
 
-def estimate_checkpoint(path: str, options: EngineOptions) -> Estimate | None:
-    """See ``engine.estimate``."""
+def estimate_checkpoint(path: str, options: EngineOptions, page: int = PAGE) -> Estimate | None:
+    """See ``engine.estimate``. ``page``: the smallest piece of memory that the device has."""
     directory = local_directory(path) or cached_directory(path, options.revision)
     if directory is None:
         return None
@@ -140,7 +140,7 @@ def estimate_checkpoint(path: str, options: EngineOptions) -> Estimate | None:
     )
     return Estimate(
         weights_bytes=elements * size,
-        least_bytes=_least_bytes(config, size),
+        least_bytes=_least_bytes(config, size, page),
         kv_bytes_per_token=config.kv_elements_per_token * size,
         max_model_len=served_length(config, options),
         architecture=config.architecture,
@@ -158,9 +158,9 @@ def weight_files(path: str, revision: str) -> list[Path]:
         return []
 
 
-def _least_bytes(config: AnyConfig, item_size: int) -> int:
+def _least_bytes(config: AnyConfig, item_size: int, page: int) -> int:
     _, end = lay_out(model_parameters(config), item_size)
-    weights = round_up(end, HUGE_PAGE)
+    weights = round_up(end, HUGE_PAGE if page == PAGE else page)
     if isinstance(config, EncoderConfig):
         return weights
-    return weights + KVSizes(*config.kv_shape, item_size).chunk + config.kept_bytes
+    return weights + KVSizes(*config.kv_shape, item_size, page).chunk + config.kept_bytes

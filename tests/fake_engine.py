@@ -123,7 +123,9 @@ class FakeBackend:
         self.engines[path] = FakeEngine(path, spec, self, options or EngineOptions())
         return self.engines[path]
 
-    def estimate(self, path: str, options: EngineOptions | None = None) -> Estimate | None:
+    def estimate(
+        self, path: str, options: EngineOptions | None = None, device: str = "cpu"
+    ) -> Estimate | None:
         spec = self._spec(path)
         raise_next(spec, "estimate")
         return Estimate(

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from engine.memory.driver import driver_error
+from engine.memory.sizes import HUGE_PAGE, PAGE
 from engine.types import DeviceError, EngineError
 
 
@@ -32,6 +33,14 @@ def device_name(name: str) -> str:
         raise EngineError(f"no such device here: {name}")
     cuda_driver(name)
     return f"cuda:{ordinal}"
+
+
+def page_of(name: str) -> int:
+    """Bytes of the smallest piece of memory that the device of this name has, or would have if it was
+    here."""
+    if cuda_ordinal(name) is None and device_name(name) == "cpu":
+        return PAGE
+    return HUGE_PAGE
 
 
 @cache

@@ -55,7 +55,7 @@ def check(config: Config, file: Path) -> dict[str, Any]:
 
 def _estimate(model: ModelConfig, memory: Memory, where: str) -> Estimate | None:
     try:
-        estimate = engine.estimate(model.path, model.engine_options())
+        estimate = engine.estimate(model.path, model.engine_options(), model.device)
     except engine.EngineError as error:
         raise ConfigError(f"{where}.path: {error}") from None
     try:

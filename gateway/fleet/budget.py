@@ -17,7 +17,9 @@ class Backend(Protocol):
 
     def open(self, path: str, device: str = ..., options: EngineOptions | None = ...) -> Engine: ...
 
-    def estimate(self, path: str, options: EngineOptions | None = ...) -> Estimate | None: ...
+    def estimate(
+        self, path: str, options: EngineOptions | None = ..., device: str = ...
+    ) -> Estimate | None: ...
 
     def max_model_len(self, path: str, options: EngineOptions | None = ...) -> int | None: ...
 
@@ -65,7 +67,7 @@ class Memory:
         """Open an engine whose KV leaves room for its own weights, however the limit is raised. Blocking."""
         device = self.device_name(config.device)
         options = config.engine_options()
-        estimate = self._backend.estimate(config.path, options)
+        estimate = self._backend.estimate(config.path, options, device)
         weights = estimate.weights_bytes if estimate else 0
         pool = self.device(device, ())
         options = replace(options, device_limit=pool.limit, kv_limit=max(0, pool.total - weights))

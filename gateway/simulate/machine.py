@@ -68,7 +68,7 @@ class Machine:
         # It has what a fleet asks of an engine and nothing beyond.
         return cast("Engine", SimulatedEngine(self, self._sizes[path]))
 
-    def estimate(self, path: str, options: EngineOptions | None = None) -> Estimate:
+    def estimate(self, path: str, options: EngineOptions | None = None, device: str = "cpu") -> Estimate:
         return Estimate(
             weights_bytes=self._sizes[path],
             least_bytes=self._sizes[path] + self._sizes[path] // KV_SHARE,

@@ -245,6 +245,22 @@ async def test_kv_is_committed_in_pieces_that_the_device_has(
     assert await collect(engine, long, greedy(30)) == before
 
 
+async def test_what_it_needs_is_known_before_it_is_loaded(llama: Path, awake: Open, device: Device) -> None:
+    engine = TorchEngine(str(llama), "cuda", EngineOptions())
+    cold = engine.footprint().to_wake
+    await engine.wake()
+    held = engine.footprint()
+    await engine.close()
+    assert (held.device, held.to_wake) == (cold, 0)
+
+
+def test_an_estimate_is_of_the_device(llama: Path) -> None:
+    here, there = (engine.estimate(str(llama), device=name) for name in ("cpu", "cuda:7"))
+    assert here and there
+    assert there.weights_bytes == here.weights_bytes
+    assert there.least_bytes - here.least_bytes > 2**20, "a chunk of KV is whole large pages"
+
+
 def test_the_state_of_its_memory(driver: FakeDriver) -> None:
     driver.make_current()
     driver.mem_create(2**20)
