@@ -47,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     declared = parser()
+    if [*words[:3]] == ["completion", "words", "--"]:
+        # The scripts ask this. What a user has typed so far is not ours to parse.
+        return argparse.Namespace(verb="completion", shell="words", declared=declared, words=[*words[3:]])
     verbs = next(action.choices for action in declared._actions if action.dest == "verb")
     if words and not words[0].startswith("-") and words[0] not in (verbs or ()):
         near = nearest(words[0], verbs or ())
@@ -66,9 +69,7 @@ def parser() -> argparse.ArgumentParser:
     _client_verbs(verbs)
     _pull(verbs.add_parser("pull", help="download a model's files, waking nothing"))
     completion = verbs.add_parser("completion", help="a script that completes verbs, options and models")
-    completion.add_argument("shell", metavar="{bash,zsh,fish}", choices=["bash", "zsh", "fish", "words"])
-    completion.set_defaults(declared=parser)
-    completion.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    completion.add_argument("shell", choices=["bash", "zsh", "fish"])
     _bench(verbs.add_parser("bench", help="measure this machine"))
     _simulate(verbs.add_parser("simulate", help="how a fleet would serve a trace, or a made-up trace"))
     return parser

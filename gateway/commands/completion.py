@@ -15,10 +15,22 @@ from gateway.config_text import Mistake, read_toml
 
 BASH: Final = r"""
 # eval "$(dormouse completion bash)", here or in ~/.bashrc
-COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}  # it may be part of a model's name
 _dormouse() {
-    local IFS=$'\n'
-    COMPREPLY=($(dormouse completion words -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
+    local IFS=$'\n' word cut words=() line
+    line=${COMP_LINE#*"${COMP_WORDS[0]}"}
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD}"; do
+        if [[ $line == [[:space:]]* || ${#words[@]} == 0 ]]; then
+            words+=("$word")
+            line=${line#"${line%%[![:space:]]*}"}
+        else
+            words[-1]+=$word  # bash has split a word, as at the colon of a model's name
+        fi
+        line=${line#"$word"}
+    done
+    COMPREPLY=($(dormouse completion words -- "${words[@]}" 2>/dev/null))
+    word=${words[-1]}
+    cut=${word%"${word##*["$COMP_WORDBREAKS"]}"}
+    COMPREPLY=("${COMPREPLY[@]#"$cut"}")
 }
 complete -o default -F _dormouse dormouse
 """
@@ -62,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
 
 def complete(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
     """What the last of the words, which may be empty, can become; nothing where it is a file."""
-    *typed, partial = words
+    *whole, partial = words
+    typed = [part for word in whole for part in (word.split("=", 1) if word.startswith("--") else [word])]
     place = 0
     value_of: argparse.Action | None = None
     for word in typed:
