@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from gateway.commands.status_table import StatusTable, plain
+from gateway.commands.status_table import COLUMNS, StatusTable, plain
 from gateway.commands.waiting import Bar, Lines
 
 GIB = 2**30
@@ -58,10 +61,43 @@ def test_what_is_under_way_and_what_failed_stands_beneath_the_model() -> None:
     assert memory == "device 1.0 GiB of 20.0 GiB, parked in RAM 0 B of 8.0 GiB"
 
 
-def test_in_a_narrow_terminal_a_model_stays_a_line() -> None:
-    lines = drawn(StatusTable(Console()).render(STATUS), 50)
-    assert [line[:3] for line in lines[:4]] == ["MOD", "a-m", "b  ", "  l"]
-    assert lines[1].endswith("…") and len(lines[1]) == 50
+@pytest.mark.parametrize(
+    ("width", "first", "columns"),
+    [
+        (120, "a-model-with-a-rather-long-name", COLUMNS),
+        (90, "a-model-with-a-rather-lon…", COLUMNS),
+        (80, "a-model-with-a-…", COLUMNS),
+        (72, "a-model-with-a-rather-…", [name for name in COLUMNS if name not in ("DEVICE", "HOST")]),
+        (60, "a-model-with-a-ra…", ["MODEL", "STATE", "IN FLIGHT", "QUEUED", "SLEEPS IN"]),
+        (40, "a-model-with-a-r…", ["MODEL", "STATE", "SLEEPS IN"]),
+        (30, "a-model-with-a-ra…", ["MODEL", "STATE"]),
+        (20, "a-model…", ["MODEL", "STATE"]),
+    ],
+)
+def test_a_narrow_terminal_shortens_names_then_does_without_columns(
+    width: int, first: str, columns: Sequence[str]
+) -> None:
+    header, a, b, *_ = drawn(StatusTable(Console(width=width)).render(STATUS), width)
+    assert re.split(r" {2,}", header) == list(columns)
+    assert a.startswith(f"{first}  asleep (1)")
+    assert a.index("asleep") == b.index("waking") == header.index("STATE")
+    assert len(a) <= width
+
+
+def test_where_names_are_short_nothing_is_done_without() -> None:
+    header, *_ = drawn(StatusTable(Console(width=80)).render({**STATUS, "models": STATUS["models"][1:]}), 80)
+    assert re.split(r" {2,}", header) == list(COLUMNS)
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_columns_stand_beneath_each_other_whatever_the_script(width: int) -> None:
+    names = ["睡鼠在冬天睡得很久很久很久很久", "🐭" * 20, "plain", "e\u0301te\u0301"]
+    status = {**STATUS, "models": [model(name, "awake") for name in names]}
+    _, *lines = drawn(StatusTable(Console(width=width)).render(status), width)
+    assert len({cell_len(line.partition("awake")[0]) for line in lines[: len(names)]}) == 1
+    assert all(cell_len(line) <= width for line in lines)
+    _, *lines = plain(status["models"]).splitlines()
+    assert len({cell_len(line.partition("awake")[0]) for line in lines}) == 1
 
 
 def test_an_old_table_says_so() -> None:
