@@ -6,7 +6,7 @@ Durations are seconds (``math.inf``: never), sizes are bytes or a share of a who
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -145,17 +145,22 @@ class Config:
 NEVER = math.inf
 
 
-def name_clash(models: Sequence[ModelConfig]) -> tuple[str, str] | None:
-    """Key path and complaint about the first name or alias that would stand for two models."""
+def name_mistakes(models: Sequence[ModelConfig]) -> Iterator[tuple[str, str]]:
+    """Key path and complaint about every name or alias that terminals and logs cannot show as it is, or that
+    would stand for two models."""
+    for model in models:
+        for name in (model.name, *model.aliases):
+            if not name.isprintable():
+                where = f"models.{model.name}" + (".aliases" if name != model.name else "")
+                yield where, f"{name!r} contains a character that cannot be shown; choose another name"
     owners: dict[str, str] = {}
     for model in models:
         if model.name in owners:
-            return f"models.{model.name}", "there are two models of this name"
+            yield f"models.{model.name}", "there are two models of this name"
         owners[model.name] = model.name
     for model in models:
         for alias in model.aliases:
             if alias in owners:
                 taken = "the name of a model" if alias == owners[alias] else f"an alias of {owners[alias]}"
-                return f"models.{model.name}.aliases", f"{alias!r} is already {taken}; choose another"
-            owners[alias] = model.name
-    return None
+                yield f"models.{model.name}.aliases", f"{alias!r} is already {taken}; choose another"
+            owners.setdefault(alias, model.name)

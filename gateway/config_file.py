@@ -1,19 +1,20 @@
 """Reads config.toml, whose tables are ``gateway.config_tables``; the JSON schema is derived from them.
 
-Whatever is wrong is a ``ConfigError`` of one line: ``FILE: key.path: what is wrong``.
+All that is wrong is one ``ConfigError``, a line for each mistake: ``FILE: key.path: what is wrong``.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
-from gateway.config import Config, MemoryConfig, ModelConfig, ServerConfig, TurnConfig, name_clash
+from gateway.config import Config, MemoryConfig, ModelConfig, ServerConfig, TurnConfig, name_mistakes
 from gateway.config_tables import Bytes, Device, Duration, File, Model, SizeText, Table, Turns
 from gateway.config_text import Mistake, expand_environment, explain, locate, read_toml
 from gateway.units import (
@@ -27,7 +28,7 @@ from gateway.units import (
 
 
 class ConfigError(Exception):
-    """What is wrong with the configuration, in one line for the operator."""
+    """What is wrong with the configuration, for the operator: a line for each mistake."""
 
 
 T = TypeVar("T", bound=Table)
@@ -44,10 +45,17 @@ _SCHEMAS: Final[dict[type, dict[str, Any]]] = {
 
 def load_config(path: Path) -> Config:
     """The whole configuration, or a ConfigError."""
+    mistakes: list[Mistake] = []
+    config = None
     try:
-        return _config(expand_environment(read_toml(path)), path.absolute().parent)
+        raw = expand_environment(read_toml(path), mistakes)
+        if not mistakes:
+            config = _config(raw, path.absolute().parent, mistakes)
     except Mistake as mistake:
-        raise ConfigError(f"{path}: {mistake}") from None
+        mistakes.append(mistake)
+    if mistakes or config is None:
+        raise ConfigError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
+    return config
 
 
 def json_schema() -> str:
@@ -55,27 +63,31 @@ def json_schema() -> str:
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2)
 
 
-def _config(raw: dict[str, Any], base: Path) -> Config:
-    models = raw.get("models", {})
-    if not isinstance(models, dict):
+def _config(raw: dict[str, Any], base: Path, mistakes: list[Mistake]) -> Config:
+    tables = raw.get("models", {})
+    if not isinstance(tables, dict):
         raise Mistake("models", "expected a table for each model, as in [models.NAME]")
-    file = _read(File, {**raw, "models": {}}, "")
-    config = Config(
+    file = _read(File, {**raw, "models": {}}, "", mistakes)
+    models = []
+    for name, table in tables.items():
+        try:
+            models.append(_model(name, table, file, base, mistakes))
+        except Mistake as mistake:
+            mistakes.append(mistake)
+    mistakes += (Mistake(*mistake) for mistake in name_mistakes(models))
+    return Config(
         server=ServerConfig(**file.server.given()),
         memory=MemoryConfig(**{key: parse_size(text) for key, text in file.memory.given().items()}),
         turns=TurnConfig(**{key: value for key, value in file.queue.given().items() if key in _TURN_KEYS}),
-        models=tuple(_model(name, table, file, base) for name, table in models.items()),
+        models=tuple(models),
     )
-    if clash := name_clash(config.models):
-        raise Mistake(*clash)
-    return config
 
 
-def _model(name: str, raw: Any, file: File, base: Path) -> ModelConfig:
+def _model(name: str, raw: Any, file: File, base: Path, mistakes: list[Mistake]) -> ModelConfig:
     where = f"models.{name}"
     if not name.strip():
         raise Mistake("models", "a model's name must not be empty")
-    table = _read(Model, raw, where)
+    table = _read(Model, raw, where, mistakes)
     inherited = {key: value for key, value in file.queue.given().items() if key not in _TURN_KEYS}
     values = {**file.sleep.given(), **inherited, **table.given(), "sampling": table.sampling.given()}
     try:
@@ -95,11 +107,25 @@ def _template(path: Path, where: str) -> str:
         raise Mistake(where, f"cannot read {path}: {reason}") from None
 
 
-def _read(table: type[T], raw: Any, where: str) -> T:
-    try:
-        return msgspec.convert(raw, table, dec_hook=_decode)
-    except msgspec.ValidationError as error:
-        raise explain(error, table, where) from None
+def _read(table: type[T], raw: Any, where: str, mistakes: list[Mistake]) -> T:
+    """The table without what is wrong in it, which is told in ``mistakes``. Raises Mistake when nothing is
+    left."""
+    while True:
+        try:
+            return msgspec.convert(raw, table, dec_hook=_decode)
+        except msgspec.ValidationError as error:
+            mistake, keys = explain(error, table, where)
+        if not keys:
+            raise mistake
+        mistakes.append(mistake)
+        raw = _without(raw, keys)
+
+
+def _without(raw: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    first, *rest = keys
+    if rest:
+        return {**raw, first: _without(raw[first], rest)}
+    return {key: value for key, value in raw.items() if key != first}
 
 
 def _decode(kind: type, value: object) -> object:

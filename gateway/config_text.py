@@ -32,14 +32,19 @@ class Mistake(Exception):
     """What is wrong with the value of one key."""
 
     def __init__(self, where: str, what: str) -> None:
-        super().__init__(f"{where}: {what}" if where else what)
+        super().__init__(_printable(f"{where}: {what}" if where else what))
+
+
+def _printable(text: str) -> str:
+    """A key, which may be anything, neither breaks the line nor moves the terminal's cursor."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Mistake("", "no such file") from None
+        raise Mistake("", "no such file; `dormouse init` writes one") from None
     except OSError as error:
         raise Mistake("", f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -49,19 +54,25 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise Mistake(where.rstrip(")"), f"not TOML: {what}") from None
 
 
-def expand_environment(raw: dict[str, Any]) -> dict[str, Any]:
-    """With ``${NAME}`` and ``${NAME:-default}`` in every string replaced."""
-    expanded: dict[str, Any] = _expand(raw, "")
+def expand_environment(raw: dict[str, Any], mistakes: list[Mistake]) -> dict[str, Any]:
+    """With ``${NAME}`` and ``${NAME:-default}`` in every string replaced; where that cannot be,
+    a mistake is added."""
+    expanded: dict[str, Any] = _expand(raw, "", mistakes)
     return expanded
 
 
-def _expand(value: Any, where: str) -> Any:
+def _expand(value: Any, where: str, mistakes: list[Mistake]) -> Any:
     if isinstance(value, dict):
-        return {key: _expand(item, f"{where}.{key}" if where else key) for key, item in value.items()}
+        return {
+            key: _expand(item, f"{where}.{key}" if where else key, mistakes) for key, item in value.items()
+        }
     if isinstance(value, list):
-        return [_expand(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return [_expand(item, f"{where}[{i}]", mistakes) for i, item in enumerate(value)]
     if isinstance(value, str):
-        return _VARIABLE.sub(lambda match: _variable(match, where, os.environ), value)
+        try:
+            return _VARIABLE.sub(lambda match: _variable(match, where, os.environ), value)
+        except Mistake as mistake:
+            mistakes.append(mistake)
     return value
 
 
@@ -87,18 +98,24 @@ def locate(path: str, base: Path) -> str:
     return path
 
 
-def explain(error: msgspec.ValidationError, table: type[msgspec.Struct], where: str) -> Mistake:
-    """The same error with the full path of the key and, where there is one, the mend."""
+def explain(
+    error: msgspec.ValidationError, table: type[msgspec.Struct], where: str
+) -> tuple[Mistake, list[str]]:
+    """The same error with the full path of the key and, where there is one, the mend; and the keys that lead
+    to what can be left out so as to read on: none where something is missing."""
     at = _AT.fullmatch(str(error))
     what, inner = (at[1], at[2].lstrip(".")) if at else (str(error), "")
-    kind = _type_at(table, inner)
+    keys = [key for key in re.split(r"\.|\[.*?\]", inner) if key]
+    kind = _type_at(table, keys)
     if unknown := _UNKNOWN.fullmatch(what):
+        keys.append(unknown[1])
         inner, what = _join(inner, unknown[1]), "unknown key" + _nearest(unknown[1], kind)
     elif missing := _MISSING.fullmatch(what):
+        keys = []
         inner, what = _join(inner, missing[1]), "missing"
     elif what.startswith("Invalid enum value"):
         what += ", expected one of " + ", ".join(map(repr, _choices(kind)))
-    return Mistake(_join(where, inner), _plain(what))
+    return Mistake(_join(where, inner), _plain(what)), keys
 
 
 def _plain(what: str) -> str:
@@ -115,9 +132,9 @@ def _join(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-def _type_at(table: type[msgspec.Struct], path: str) -> Any:
+def _type_at(table: type[msgspec.Struct], keys: list[str]) -> Any:
     kind: Any = table
-    for name in filter(None, re.split(r"\.|\[.*?\]", path)):
+    for name in keys:
         kind = next(field.type for field in msgspec.structs.fields(kind) if field.name == name)
     return kind
 

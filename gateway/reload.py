@@ -1,7 +1,8 @@
 """Reading the configuration again while serving by it: on SIGHUP, and when ``server.watch_config`` is set
 also when its file has changed.
 
-A file that is wrong changes nothing; what is wrong is logged in one line, as `dormouse check` tells it.
+A file that is wrong changes nothing; what is wrong is logged, a line for each mistake,
+as `dormouse check` tells it.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ class Reloader:
         try:
             config = await asyncio.to_thread(self._source.read)
         except ConfigError as error:
-            logger.error("not reloaded: %s", error)
+            for mistake in str(error).split("\n"):
+                logger.error("not reloaded: %s", mistake)
             return
         except Exception:
             logger.exception("not reloaded")

@@ -41,7 +41,7 @@ def check(config: Config, file: Path) -> dict[str, Any]:
     if not config.models:
         raise ConfigError(f"{file}: models: none; add a [models.NAME] section with a path")
     memory = Memory(config.memory, engine)
-    estimates = [_estimate(model, memory, f"{file}: models.{model.name}") for model in config.models]
+    estimates = _estimates(config.models, memory, file)
     models = list(zip(config.models, estimates, strict=True))
     known = [Known(config=model, estimate=estimate) for model, estimate in models if estimate]
     rates = _measured(known)
@@ -51,6 +51,18 @@ def check(config: Config, file: Path) -> dict[str, Any]:
     devices = [_device(device, some, memory, rates) for device, some in by_device.items()]
     absent = [{"name": model.name, "path": model.path} for model, estimate in models if not estimate]
     return {"devices": devices, "to_download": absent}
+
+
+def _estimates(models: Sequence[ModelConfig], memory: Memory, file: Path) -> list[Estimate | None]:
+    estimates, wrong = [], []
+    for model in models:
+        try:
+            estimates.append(_estimate(model, memory, f"{file}: models.{model.name}"))
+        except ConfigError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    return estimates
 
 
 def _estimate(model: ModelConfig, memory: Memory, where: str) -> Estimate | None:

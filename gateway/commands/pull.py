@@ -105,4 +105,5 @@ def _named(name: str, file: Path) -> ModelConfig:
     except ValueError:
         near = nearest(name, (model.name for model in config))
         meant = f"; did you mean {near}?" if near else ""
-        raise CommandError(f"{name} is neither in {file} nor a hub id (owner/name){meant}") from None
+        absent = "" if file.exists() else f"; there is no {file}, and `dormouse init` writes one"
+        raise CommandError(f"{name} is neither in {file} nor a hub id (owner/name){meant}{absent}") from None

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from gateway.commands import CommandError
 from gateway.commands.starting import Starting
-from gateway.config import Config, ModelConfig, Size, name_clash
+from gateway.config import Config, ModelConfig, Size, name_mistakes
 from gateway.config_file import ConfigError, load_config
-from gateway.config_text import locate
+from gateway.config_text import Mistake, locate
 from gateway.reload import ConfigSource
 from gateway.server import serve
 
@@ -46,7 +46,8 @@ def config_source(args: argparse.Namespace) -> ConfigSource:
         file = DEFAULT_FILE
         if not file.exists():
             raise ConfigError(
-                "nothing to serve: name a MODEL, or a file with --config (there is no config.toml here)"
+                "nothing to serve: name a MODEL, or a file with --config; there is no config.toml here, "
+                "and `dormouse init` writes one"
             )
     return ConfigSource(file, partial(_configuration, args, file))
 
@@ -56,8 +57,8 @@ def _configuration(args: argparse.Namespace, file: Path | None) -> Config:
     models = (*config.models, *_named(args))
     if not models:
         raise ConfigError(f"{file}: models: none; add a [models.NAME] section with a path")
-    if clash := name_clash(models):
-        raise ConfigError("{}: {}".format(*clash))
+    if mistakes := [str(Mistake(*mistake)) for mistake in name_mistakes(models)]:
+        raise ConfigError("\n".join(mistakes))
     overrides = _given(
         idle_timeout=args.idle_timeout,
         max_model_len=args.max_model_len,
@@ -86,7 +87,7 @@ def _named(args: argparse.Namespace) -> list[ModelConfig]:
         try:
             path = locate(typed, Path.cwd())
         except ValueError as error:
-            raise ConfigError(f"{typed}: {error}") from None
+            raise ConfigError(str(Mistake(typed, str(error)))) from None
         name, *aliases = names or [typed]
         models.append(ModelConfig(name=name, path=path, aliases=tuple(aliases), preload=True))
     return models

@@ -120,3 +120,18 @@ def test_with_nothing_here_there_is_nothing_to_estimate(
     (tmp_path / "config.toml").write_text('[models.hub]\npath = "mice/not-here"\n')
     said = checked(capsys, "--config", str(tmp_path / "config.toml"))
     assert said == "hub: mice/not-here, downloaded from the hub on first use\n"
+
+
+def test_every_checkpoint_that_cannot_be_served_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.toml"
+    (tmp_path / "empty").mkdir()
+    file.write_text(
+        f'[models.a]\npath = "{DEMO / "demo-a"}"\n[models.b]\npath = "empty"\n[models.c]\npath = "empty"\n'
+    )
+    with pytest.raises(SystemExit) as left:
+        cli.main(["check", "--config", str(file)])
+    assert left.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["models.b.path", "models.c.path"]

@@ -87,11 +87,14 @@ def test_served_names_are_a_name_and_its_aliases() -> None:
 
 
 def test_what_cannot_be_served_is_refused_in_one_line(home: Path) -> None:
-    assert "nothing to serve" in refused()
+    assert "nothing to serve" in refused() and "dormouse init" in refused()
     assert refused("./none").startswith("./none: no such directory: ")
+    assert refused("here", "--served-model-name", "a\x1b[31m") == (
+        r"models.a\x1b[31m: 'a\x1b[31m' contains a character that cannot be shown; choose another name"
+    )
     assert "exactly one MODEL" in refused("here", "owner/name", "--served-model-name", "n")
     assert "two models of this name" in refused("here", "here")
-    assert refused("--config", "none.toml") == "none.toml: no such file"
+    assert refused("--config", "none.toml") == "none.toml: no such file; `dormouse init` writes one"
     (home / "config.toml").write_text("[server]\nport = 9000")
     assert refused() == "config.toml: models: none; add a [models.NAME] section with a path"
 
@@ -100,7 +103,7 @@ def test_what_cannot_be_served_is_said_and_leaves_with_2(capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as left:
         cli.main(["serve", "--config", "none.toml"])
     assert left.value.code == 2
-    assert capsys.readouterr().err == "none.toml: no such file\n"
+    assert capsys.readouterr().err == "none.toml: no such file; `dormouse init` writes one\n"
 
 
 @pytest.mark.parametrize(

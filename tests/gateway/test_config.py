@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from gateway.config import ModelConfig, Size, name_clash
+import pytest
+
+from gateway.config import ModelConfig, Size, name_mistakes
 
 
 def model(name: str, *aliases: str) -> ModelConfig:
@@ -13,21 +15,36 @@ def test_a_size_is_bytes_or_a_share_and_never_more_than_the_whole() -> None:
     assert Size(share=0.8).of(1000) == 800
 
 
+def mistakes(*models: ModelConfig) -> list[tuple[str, str]]:
+    return list(name_mistakes(models))
+
+
 def test_names_and_aliases_stand_for_one_model_each() -> None:
-    assert name_clash([model("a", "x"), model("b", "y")]) is None
-    assert name_clash([model("a"), model("a")]) == ("models.a", "there are two models of this name")
+    assert mistakes(model("a", "x"), model("b", "y")) == []
+    assert mistakes(model("a"), model("a")) == [("models.a", "there are two models of this name")]
 
 
-def test_an_alias_may_not_be_any_model_s_name_nor_another_s_alias() -> None:
-    for models in (
+@pytest.mark.parametrize(
+    "models",
+    [
         [model("a", "a")],
         [model("a", "b"), model("b")],
         [model("a", "x"), model("b", "x")],
         [model("a", "x", "x")],
-    ):
-        clash = name_clash(models)
-        assert clash is not None
-        assert clash[0] == f"models.{models[-1].name if 'x' in models[-1].aliases else 'a'}.aliases"
+    ],
+)
+def test_an_alias_may_not_be_any_model_s_name_nor_another_s_alias(models: list[ModelConfig]) -> None:
+    ((place, _),) = mistakes(*models)
+    assert place == f"models.{models[-1].name if 'x' in models[-1].aliases else 'a'}.aliases"
+
+
+@pytest.mark.parametrize("name", ["red\x1b[31m", "two\nlines", "c1\x9b", "\u202eback", "\udcff"])
+def test_a_name_can_be_shown(name: str) -> None:
+    assert mistakes(model("m\u00fcller/睡鼠 \N{MOUSE FACE}", "a b")) == []
+    ((place, what),) = mistakes(model(name, "fine"))
+    assert place == f"models.{name}" and repr(name) in what
+    ((place, what),) = mistakes(model("fine", "good", name))
+    assert place == "models.fine.aliases" and repr(name) in what
 
 
 def test_engine_options_carry_what_the_engine_is_to_know() -> None:

@@ -264,9 +264,69 @@ def test_any_other_mistake_is_named_with_its_place(home: Path, text: str, said: 
     assert mistake(home, text).startswith(said)
 
 
+def mistakes(home: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        load(home, text)
+    return [line.removeprefix(f"{home / 'config.toml'}: ") for line in str(raised.value).split("\n")]
+
+
+def test_all_mistakes_are_told_at_once(home: Path) -> None:
+    told = mistakes(
+        home,
+        """
+        [sever]
+        [server]
+        port = "x"
+        max_body = 3
+        "odd.key" = 1
+        [models.one]
+        pth = "here"
+        [models.two]
+        path = "./nowhere"
+        aliases = ["x", 3, 4]
+        sampling = { top_p = 2, temprature = 1 }
+        [models.three]
+        path = "here"
+        aliases = ["three", "four"]
+        level = 3
+        [models.four]
+        path = "here"
+        """,
+    )
+    assert sorted(line.split(": ")[0] for line in told) == [
+        "models.one.path",
+        "models.one.pth",
+        "models.three.aliases",
+        "models.three.aliases",
+        "models.three.level",
+        "models.two.aliases[1]",
+        "models.two.path",
+        "models.two.sampling.temprature",
+        "models.two.sampling.top_p",
+        "server.max_body",
+        "server.odd.key",
+        "server.port",
+        "sever",
+    ]
+
+
+def test_all_variables_that_are_not_set_are_told_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UNSET", raising=False)
+    text = '[server]\nhost = "${UNSET}"\n[models.demo]\npath = "${UNSET}"\naliases = ["${"]'
+    places = [line.split(": ")[0] for line in mistakes(home, text)]
+    assert places == ["server.host", "models.demo.path", "models.demo.aliases[0]"]
+
+
+def test_a_key_that_cannot_be_shown_is_told_of_in_one_line(home: Path) -> None:
+    assert mistake(home, '[models."a\\u001b[31m\\nb"]\npath = "here"') == (
+        r"models.a\x1b[31m\nb: 'a\x1b[31m\nb' contains a character that cannot be shown; choose another name"
+    )
+    assert mistake(home, '"\\u001b" = 1').startswith(r"\x1b: unknown key")
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     missing = tmp_path / "none.toml"
-    with pytest.raises(ConfigError, match=r"none\.toml: no such file$"):
+    with pytest.raises(ConfigError, match=r"none\.toml: no such file; `dormouse init` writes one$"):
         load_config(missing)
     with pytest.raises(ConfigError, match=r"cannot be read: Is a directory$"):
         load_config(tmp_path)

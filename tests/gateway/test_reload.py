@@ -77,7 +77,10 @@ async def test_the_file_is_read_again(running: Running, file: Path, told: pytest
     assert told.messages == [f"{file}: reloaded: all models as they were"]
 
 
-@pytest.mark.parametrize("text", ["", "[models.two", '[models.one]\npath = "fake/one"\nlevl = 1\n'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[models.two", '[models.one]\npath = "fake/one"\nlevl = 1\n', "[sever]\n[models.one]\npth = 'x'\n"],
+)
 async def test_a_wrong_file_changes_nothing_and_is_told_as_check_tells_it(
     running: Running,
     file: Path,
@@ -90,7 +93,7 @@ async def test_a_wrong_file_changes_nothing_and_is_told_as_check_tells_it(
     with pytest.raises(SystemExit):
         cli.main(["check", "--config", str(file)])
     await running.reloader.reload()
-    assert told.messages == [f"not reloaded: {capsys.readouterr().err.strip()}"]
+    assert told.messages == [f"not reloaded: {line}" for line in capsys.readouterr().err.splitlines()]
     assert running.fleet.config is before
     assert running.names == ["one"]
 
@@ -100,7 +103,7 @@ async def test_a_file_that_is_gone_changes_nothing(
 ) -> None:
     remove(file)
     await running.reloader.reload()
-    assert told.messages == [f"not reloaded: {file}: no such file"]
+    assert told.messages == [f"not reloaded: {file}: no such file; `dormouse init` writes one"]
     assert running.names == ["one"]
 
 

@@ -60,7 +60,7 @@ def test_one_policy_as_json_with_a_config(trace: Path, tmp_path: Path) -> None:
     [
         ((), "expected a TRACE"),
         (("nowhere.jsonl",), "nowhere.jsonl: cannot be read"),
-        (("TRACE", "--config", "nowhere.toml"), "nowhere.toml: no such file"),
+        (("TRACE", "--config", "nowhere.toml"), "nowhere.toml: no such file; `dormouse init` writes one"),
         (("TRACE", "--config", "CONFIG"), "the trace asks for 'model-"),
         (("TRACE", "--costs", "nowhere.json"), "nowhere.json: cannot be read"),
         (("TRACE", "--host-memory", "1GB"), "--host-memory"),
