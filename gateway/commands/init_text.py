@@ -87,7 +87,7 @@ def _sleep(machine: Machine, models: Sequence[Found]) -> str:
     return (
         "[sleep]\n"
         f"# Awake together the models take {format_bytes(needed)}: {why}.\n"
-        f"idle_timeout = {json.dumps(timeout):15}# without a request\n"
+        f"idle_timeout = {json.dumps(timeout):14}# without a request\n"
         'level = "auto"               # 1 keeps the weights in RAM, where there is room; 2 gives all back\n'
         'deepen_after = "1h"          # from level 1 to level 2'
     )

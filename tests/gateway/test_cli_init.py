@@ -118,6 +118,9 @@ def test_what_fits_with_ease_may_stay_awake_for_longer(
     )
     config = load_config(tmp_path / "config.toml")
     assert {model.idle_timeout for model in config.models} == {idle_timeout}
+    lines = (tmp_path / "config.toml").read_text().splitlines()
+    settings = [line for line in lines if line[:1] not in ("#", "[")]
+    assert {line.index("# ") for line in settings if "# " in line} == {29}, "comments stand in a column"
 
 
 def test_small_models_are_woken_at_start_as_long_as_nobody_misses_what_they_take() -> None:
