@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import math
 import os
 import signal
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import get_args
 
 from engine import DType
-from gateway.commands import INTERRUPTED, CommandError
+from gateway.commands.dispatch import dispatch
 from gateway.near import nearest
 from gateway.units import parse_bytes, parse_duration
 
@@ -30,19 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.verb == "serve":
         # Else the first process of a container would not heed it until it serves.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
-    try:
-        command = importlib.import_module(f"gateway.commands.{args.verb}")
-        code: int = command.run(args)
-    except CommandError as error:
-        sys.stderr.write(f"{error}\n")
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has left; without this, flushing at exit would fail once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    sys.exit(code)
+    sys.exit(dispatch(args))
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
@@ -152,6 +139,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     switch.add_argument("out", metavar="OUT", help="a checkpoint's directory")
     switch.add_argument("into", metavar="IN", help="another one")
     switch.add_argument("--rounds", type=_number(int, 1, 1000, "a number from 1"), default=5, metavar="N")
+    _json(switch, "the JSON line without the tables")
 
 
 def _simulate(parser: argparse.ArgumentParser) -> None:

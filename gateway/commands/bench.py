@@ -27,12 +27,17 @@ def run(args: argparse.Namespace) -> int:
         if not list(Path(path).glob("*.safetensors")):
             raise CommandError(f"{path}: not a directory with safetensors files")
     result = asyncio.run(switch.measure(args.out, args.into, args.rounds, _report))
+    if not args.json:
+        _show(result)
+    print(json.dumps(result))
+    return 0
+
+
+def _show(result: dict[str, Any]) -> None:
     console = Console(highlight=False)
     # Each mode was measured both ways, one after the other.
     for one_way in (result["switches"][0::2], result["switches"][1::2]):
         console.print(_table(one_way, result["cold_starts"][one_way[0]["model"]]))
-    print(json.dumps(result))
-    return 0
 
 
 def _report(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 
@@ -24,6 +25,7 @@ HELP = {
 
 
 def run(args: argparse.Namespace) -> int:
+    _take_any_bytes()
     conversation = Conversation(Client(args), args.model)
     console = Console(highlight=False)
     question: str | None = args.question
@@ -35,6 +37,12 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("a conversation needs a terminal; for one answer name a question, or pipe it in")
     _converse(conversation, console)
     return 0
+
+
+def _take_any_bytes() -> None:
+    """What is typed or piped in may not be UTF-8; that is told when it is to be sent."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def _answer_once(conversation: Conversation, question: str, console: Console, as_json: bool) -> int:
@@ -74,7 +82,7 @@ def _command(conversation: Conversation, typed: str) -> None:
             print(conversation.model)
         case "/model", model:
             conversation.model = conversation.find(model)
-            print(f"Now with {model}.")
+            print(f"Now with {conversation.model}.")
         case "/models", _:
             for model in conversation.models():
                 print("*" if model == conversation.model else " ", model)

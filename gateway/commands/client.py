@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -22,11 +23,11 @@ class Client:
     """A gateway at its URL."""
 
     def __init__(self, args: Namespace, *, timeout: float | None = None) -> None:
+        self.url = args.url if "://" in args.url else f"http://{args.url}"
         try:
-            url = httpx.URL(args.url)
+            url = httpx.URL(self.url)
         except httpx.InvalidURL as error:
-            raise CommandError(f"{args.url}: {error}") from None
-        self.url = args.url
+            raise CommandError(f"{self.url}: {error}") from None
         self._http = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {args.api_key}"} if args.api_key else {},
@@ -45,6 +46,10 @@ class Client:
         given = {key: value for key, value in parameters.items() if value is not None}
         with self._errors():
             return _checked(self._http.post(path, params=given)).json()
+
+    def model_id(self, name: str) -> str:
+        """The name of the model that may be called by an alias."""
+        return str(self.get(f"/v1/models/{quote(name, safe='', errors='surrogateescape')}")["id"])
 
     def status_of(self, name: str) -> dict[str, Any]:
         """What /api/status tells of a model, by its name or an alias."""
@@ -75,22 +80,31 @@ class Client:
         except httpx.ConnectError:
             raise Unreachable(
                 f"nothing answers at {self.url}: start the gateway with `dormouse serve`, or say where it is "
-                "with --url or DORMOUSE_URL"
+                "with --url or DORMOUSE_URL",
+                code="unreachable",
             ) from None
+        except UnicodeEncodeError:
+            raise CommandError("what is to be sent is not UTF-8") from None
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             kind = Unreachable if isinstance(error, httpx.TransportError) else CommandError
             raise kind(f"{self.url}: {str(error) or type(error).__name__}") from None
 
 
+def refusal(error: dict[str, Any], hint: str = "") -> CommandError:
+    """What the gateway's error object says."""
+    told = {key: error[key] for key in ("type", "param", "code") if key in error}
+    return CommandError(f"{error['message']}{hint}", **told)
+
+
 def _checked(response: httpx.Response) -> httpx.Response:
     if response.is_error:
-        raise CommandError(_message(response))
+        raise _refusal(response)
     return response
 
 
-def _message(response: httpx.Response) -> str:
+def _refusal(response: httpx.Response) -> CommandError:
+    hint = " (--api-key or DORMOUSE_API_KEY)" if response.status_code == 401 else ""
     try:
-        message = str(response.json()["error"]["message"])
+        return refusal(response.json()["error"], hint)
     except (ValueError, LookupError, TypeError):
-        message = f"HTTP {response.status_code} {response.reason_phrase}"
-    return f"{message} (--api-key or DORMOUSE_API_KEY)" if response.status_code == 401 else message
+        return CommandError(f"HTTP {response.status_code} {response.reason_phrase}{hint}")

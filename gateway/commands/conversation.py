@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from gateway.commands import CommandError
-from gateway.commands.client import Client
+from gateway.commands.client import Client, refusal
 
 
 class Piece(NamedTuple):
@@ -32,9 +31,8 @@ class Conversation:
         return names
 
     def find(self, model: str) -> str:
-        """The name itself, if there is such a model. Raises CommandError."""
-        self.client.get(f"/v1/models/{quote(model, safe='')}")
-        return model
+        """The name of a model, also by an alias. Raises CommandError."""
+        return self.client.model_id(model)
 
     def ask(self, question: str) -> Generator[Piece, None, None]:
         """The answer as it comes. What has come when this ends, however it ends, is what the model said;
@@ -61,7 +59,7 @@ def _pieces(lines: Iterable[str]) -> Iterator[Piece]:
             continue
         event: dict[str, Any] = json.loads(line.removeprefix("data: "))
         if "error" in event:
-            raise CommandError(event["error"]["message"])
+            raise refusal(event["error"])
         for choice in event["choices"]:
             if text := choice["delta"].get("reasoning_content"):
                 yield Piece(text, reasoning=True)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import quote
 
 from rich.console import Console
 from rich.text import Text
@@ -24,14 +23,13 @@ RETRY: Final = 1.0
 
 def run(args: argparse.Namespace) -> int:
     client, console = Client(args), Console()
-    model = args.model and client.get(f"/v1/models/{quote(args.model, safe='')}")["id"]
-    with suppress(KeyboardInterrupt):
-        for event in _follow(client) if args.follow else _remembered(client):
-            if model in (None, event["model"]):
-                if args.json:
-                    print(json.dumps(event), flush=True)
-                else:
-                    console.print(_line(event), soft_wrap=True)
+    model = args.model and client.model_id(args.model)
+    for event in _follow(client) if args.follow else _remembered(client):
+        if model in (None, event["model"]):
+            if args.json:
+                print(json.dumps(event), flush=True)
+            else:
+                console.print(_line(event), soft_wrap=True)
     return 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
 
 from rich.console import Console
@@ -26,7 +25,7 @@ def watch_table(client: Client, console: Console) -> None:
     status = client.get("/api/status")
     table = StatusTable(console)
     live = Live(console=console, auto_refresh=False)
-    with suppress(KeyboardInterrupt), single_keys() as wait, live:
+    with single_keys() as wait, live:
         complaint = None
         while True:
             live.update(table.render(status, complaint), refresh=True)
@@ -42,18 +41,17 @@ def watch_lines(client: Client, told: Callable[[dict[str, Any]], str]) -> None:
     """Elsewhere: the whole whenever it has changed, until Ctrl-C."""
     status, seen = client.get("/api/status"), None
     gone = False
-    with suppress(KeyboardInterrupt):
-        while True:
-            if (now := _telling(status)) != seen:
-                seen = now
-                print(told(status), flush=True)
-            time.sleep(BUSY if _is_moving(status) else QUIET)
-            try:
-                status, gone = client.get("/api/status"), False
-            except Unreachable:
-                if not gone:
-                    print(_gone(client), file=sys.stderr, flush=True)
-                gone = True
+    while True:
+        if (now := _telling(status)) != seen:
+            seen = now
+            print(told(status), flush=True)
+        time.sleep(BUSY if _is_moving(status) else QUIET)
+        try:
+            status, gone = client.get("/api/status"), False
+        except Unreachable:
+            if not gone:
+                print(_gone(client), file=sys.stderr, flush=True)
+            gone = True
 
 
 def _gone(client: Client) -> str:

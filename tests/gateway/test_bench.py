@@ -7,10 +7,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import convert
 
+from gateway import cli
+from gateway.bench import switch
 from gateway.bench.switch import MODES
 from gateway.simulate.costs import Costs
 from tests.bench.random_checkpoint import write_checkpoint
@@ -67,6 +70,21 @@ def test_each_mode_is_measured_both_ways_and_compared_with_cold_starts(checkpoin
 
 
 def test_a_directory_without_weights_is_refused_in_one_line(checkpoints: list[str], tmp_path: Path) -> None:
+    message = f"{tmp_path}: not a directory with safetensors files"
     done = bench(checkpoints[0], str(tmp_path))
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"{tmp_path}: not a directory with safetensors files\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{message}\n")
+    done = bench(checkpoints[0], str(tmp_path), "--json")
+    assert json.loads(done.stdout)["error"]["message"] == message
+
+
+def test_programs_are_given_the_json_line_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    async def measured(*_: object) -> dict[str, Any]:
+        return {"switches": []}
+
+    (tmp_path / "model.safetensors").touch()
+    monkeypatch.setattr(switch, "measure", measured)
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "switch", str(tmp_path), str(tmp_path), "--json"])
+    assert capsys.readouterr().out == '{"switches": []}\n'

@@ -36,8 +36,24 @@ def dormouse(
         capture_output=True,
         text=True,
         timeout=60,
-        env={**os.environ, "DORMOUSE_URL": gateway.url, "DORMOUSE_API_KEY": KEY, **environment},
+        env={**environment_of(gateway), **environment},
     )
+
+
+def dormouse_with_bytes(
+    gateway: Process, text: bytes, *words: str, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [DORMOUSE, *words],
+        input=text,
+        capture_output=True,
+        timeout=60,
+        env={**environment_of(gateway), **environment},
+    )
+
+
+def environment_of(gateway: Process) -> dict[str, str]:
+    return {**os.environ, "DORMOUSE_URL": gateway.url, "DORMOUSE_API_KEY": KEY}
 
 
 def in_terminal(gateway: Process, *words: str) -> Terminal:
@@ -109,7 +125,51 @@ def test_what_goes_wrong_is_one_line(gateway: Process) -> None:
     assert "--api-key or DORMOUSE_API_KEY" in refused(dormouse(gateway, "ps", "--api-key", "wrong"))
     nobody = "http://127.0.0.1:9"
     assert refused(dormouse(gateway, "ps", "--url", nobody)).startswith(f"nothing answers at {nobody}")
-    assert refused(dormouse(gateway, "ps", "--url", "127.0.0.1:8000")).startswith("127.0.0.1:8000: ")
+    assert refused(dormouse(gateway, "ps", "--url", "http://here:x")).startswith("http://here:x: ")
+
+
+def test_the_url_s_scheme_may_be_left_out(gateway: Process) -> None:
+    address = gateway.url.removeprefix("http://")
+    for url in (address, address.replace("127.0.0.1", "localhost"), f"{address}/"):
+        assert "MODEL" in said(dormouse(gateway, "ps", "--url", url))
+    assert refused(dormouse(gateway, "ps", "--url", "localhost:9")).startswith(
+        "nothing answers at http://localhost:9:"
+    )
+
+
+def test_what_is_not_utf_8_is_named_as_such(gateway: Process) -> None:
+    for words, text, locale in (
+        ([], b"caf\xe9", "C"),
+        ([], b"caf\xe9", "C.UTF-8"),
+        (["caf\udce9"], b"", "C"),
+    ):
+        done = dormouse_with_bytes(gateway, text, "chat", "fake/quick", *words, LC_ALL=locale)
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert done.stderr == b"what is to be sent is not UTF-8\n"
+
+
+def test_output_that_cannot_be_written_is_one_line(gateway: Process) -> None:
+    for verb in (["ps"], ["logs", "--json"], ["chat", "fake/quick", "hello"]):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [DORMOUSE, *verb], stdout=full, stderr=subprocess.PIPE, text=True, env=environment_of(gateway)
+            )
+        assert (done.returncode, done.stderr) == (1, f"dormouse {verb[0]}: No space left on device\n")
+
+
+def test_as_json_what_goes_wrong_is_an_error_object_too(gateway: Process) -> None:
+    done = dormouse(gateway, "wake", "nobody", "--json")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, done.stderr) == (1, error["message"] + "\n")
+    assert (error["type"], error["param"], error["code"]) == (
+        "invalid_request_error",
+        "model",
+        "model_not_found",
+    )
+    done = dormouse(gateway, "ps", "--json", "--url", "http://127.0.0.1:9")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, done.stderr) == (1, error["message"] + "\n")
+    assert (error["type"], error["param"], error["code"]) == ("command_error", None, "unreachable")
 
 
 def test_logs_tell_of_transitions(gateway: Process) -> None:
@@ -152,6 +212,27 @@ def test_in_a_terminal_ps_is_a_table(gateway: Process) -> None:
         assert terminal.exit_code() == 0
 
 
+@pytest.mark.parametrize(("key", "code"), [("q", 0), ("\x03", 130)])
+def test_watching_in_a_terminal_ends_with_q_or_ctrl_c(gateway: Process, key: str, code: int) -> None:
+    with in_terminal(gateway, "ps", "--watch") as terminal:
+        terminal.expect("parked in RAM")
+        terminal.type(key)
+        assert terminal.exit_code() == code
+        assert "Traceback" not in terminal.shown
+
+
+def test_a_model_chosen_by_an_alias_is_the_one_marked() -> None:
+    with (
+        running("fake/quick", "--served-model-name", "quick", "--served-model-name", "alias") as gateway,
+        in_terminal(gateway, "chat", "alias") as terminal,
+    ):
+        terminal.expect("Chatting with quick")
+        terminal.type("/model alias\n")
+        terminal.expect("Now with quick.")
+        terminal.type("/models\n")
+        terminal.expect("* quick")
+
+
 def test_watching_elsewhere_prints_what_has_changed(gateway: Process) -> None:
     said(dormouse(gateway, "wake", "fake/quick"))
     with running_verb(gateway, "ps", "--watch", "--json") as lines:
@@ -162,7 +243,7 @@ def test_watching_elsewhere_prints_what_has_changed(gateway: Process) -> None:
 
 @contextmanager
 def running_verb(gateway: Process, *words: str) -> Iterator[Iterator[str]]:
-    environment = {**os.environ, "DORMOUSE_URL": gateway.url, "DORMOUSE_API_KEY": KEY}
+    environment = environment_of(gateway)
     command = [DORMOUSE, *words]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, text=True, env=environment, preexec_fn=heed_ctrl_c) as verb:
@@ -170,7 +251,7 @@ def running_verb(gateway: Process, *words: str) -> Iterator[Iterator[str]]:
         try:
             yield verb.stdout
             verb.send_signal(signal.SIGINT)
-            assert verb.wait(timeout=20) == 0
+            assert verb.wait(timeout=20) == 130
         finally:
             verb.kill()
 

@@ -27,6 +27,9 @@ class Gateway:
     def get(self, path: str) -> Any:
         return {"data": [{"id": "a"}, {"id": "b"}]}
 
+    def model_id(self, name: str) -> str:
+        return {"alias": "b"}.get(name, name)
+
     @contextmanager
     def stream(self, method: str, path: str, body: dict[str, Any]) -> Iterator[Iterator[str]]:
         self.asked.append(json.loads(json.dumps(body)))
@@ -60,7 +63,7 @@ def told(talk: Conversation) -> tuple[str, bool]:
 def test_the_next_question_comes_with_all_that_was_said_whatever_the_model() -> None:
     talk, gateway = conversation(delta(role="assistant"), delta(content="Good "), delta(content="day."))
     assert [piece.text for piece in talk.ask("hello")] == ["Good ", "day."]
-    talk.model = talk.find("b")
+    talk.model = talk.find("alias")
     list(talk.ask("and you?"))
     assert [(body["model"], len(body["messages"])) for body in gateway.asked] == [("a", 1), ("b", 3)]
     assert gateway.asked[1]["messages"][1] == {"role": "assistant", "content": "Good day."}
@@ -76,9 +79,11 @@ def test_what_got_no_answer_was_never_asked() -> None:
     talk, _ = conversation(KeyboardInterrupt)
     assert told(talk) == (" (stopped)\n", True)
     assert talk.messages == []
-    talk, _ = conversation({"error": {"message": "no room"}})
-    with pytest.raises(CommandError, match="no room"):
+    error = {"message": "no room", "type": "server_error", "param": None, "code": "wait_timeout"}
+    talk, _ = conversation({"error": error})
+    with pytest.raises(CommandError, match="no room") as raised:
         told(talk)
+    assert raised.value.told == error
     assert talk.messages == []
 
 
