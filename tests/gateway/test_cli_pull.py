@@ -91,6 +91,7 @@ def test_what_goes_wrong_is_one_line(served: hub.Hub, tmp_path: Path) -> None:
     assert "Strange" in refused(pull(served.url, tmp_path, "mice/strange"))
     assert "model.safetensors" not in served.fetched(), "nobody wants its weights"
     assert "did you mean mouse?" in refused(pull(served.url, tmp_path, "mousse"))
+    assert "dormouse init" in refused(pull(served.url, tmp_path / "strange", "mousse"))
     nobody = refused(pull("http://127.0.0.1:9", tmp_path / "strange", "mice/dormouse"))
     assert "the hub does not answer at http://127.0.0.1:9" in nobody
 
