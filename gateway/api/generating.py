@@ -10,8 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import msgspec
@@ -25,9 +24,10 @@ from gateway.api.client import Client
 from gateway.api.errors import as_api_error, error_json
 from gateway.api.job import Choice, Job
 from gateway.api.leasing import leased
+from gateway.api.meanwhile import Meanwhile
 from gateway.api.merging import generate_all
 from gateway.api.record import Record
-from gateway.api.schema.generation import ChunkUsage, PromptTokensDetails, Usage, Wake, WakeProgress
+from gateway.api.schema.generation import ChunkUsage, PromptTokensDetails, Usage
 from gateway.fleet import Fleet, Lease
 
 T = TypeVar("T")
@@ -123,8 +123,7 @@ class Generating:
         if not job.stream:
             await _answer_whole(client, place)
         else:
-            progress = partial(_progress, self._fleet, job) if job.stream_options.include_wake else None
-            await _stream(client, place, progress)
+            await _stream(client, place, Meanwhile(self._fleet, job))
 
 
 async def _answer_whole(client: Client, place: Place) -> None:
@@ -140,10 +139,11 @@ async def _answer_whole(client: Client, place: Place) -> None:
         await client.respond(200, body, {**JSON, "server-timing": tally.server_timing})
 
 
-async def _stream(client: Client, place: Place, progress: Callable[[], bytes] | None) -> None:
-    async with sse.EventStream(client, progress) as events:
+async def _stream(client: Client, place: Place, meanwhile: Meanwhile) -> None:
+    async with sse.EventStream(client, meanwhile.events, every=meanwhile.every) as events:
         try:
             async with place as (job, lease):
+                meanwhile.placed = True
                 client.on_behind = lease.set_behind
                 with Tally(job, lease, client.record) as tally:
                     await _send_events(events, tally)
@@ -151,19 +151,6 @@ async def _stream(client: Client, place: Place, progress: Callable[[], bytes] | 
             if not events.started:
                 raise
             await events.fail(error_json(as_api_error(error)))
-
-
-def _progress(fleet: Fleet, job: Job) -> bytes:
-    model = fleet.status_of(job.model)
-    done = WakeProgress(**asdict(model.progress)) if model.progress else None
-    wake = Wake(
-        state=model.state,
-        seconds=model.state_seconds,
-        level=model.level,
-        queued=model.queued,
-        progress=done,
-    )
-    return _encode([job.format.wake_chunk(wake, None if job.stream_options.include_usage else UNSET)])
 
 
 async def _send_events(events: sse.EventStream, tally: Tally) -> None:

@@ -1,9 +1,10 @@
 """Server-sent events to one client: when the answer begins, what keeps it alive, how it ends.
 
 While nothing has come yet the status line is held back for ``HOLD_BACK`` seconds, so that a wake that fails
-can still be a proper 503; after that the answer begins. Whenever nothing has come for ``HEARTBEAT`` seconds,
-at the beginning or while its model makes way for another, a comment line tells the client and the proxies
-between that it is being worked on. Events are written as bytes that are encoded already.
+can still be a proper 503; after that the answer begins. Whenever nothing has come for ``HEARTBEAT`` seconds
+(``PROGRESS`` where the client wants to know more), at the beginning or while its model makes way for another,
+something tells the client and the proxies between that it is being worked on. Events are written as bytes
+that are encoded already.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ def comment(text: str) -> bytes:
 class EventStream:
     """Use as an async context around the whole answer, the waiting included."""
 
-    def __init__(self, client: Client, progress: Callable[[], bytes] | None = None) -> None:
-        """``progress``: events that tell what is being waited for, where the client wants to know."""
+    def __init__(self, client: Client, meanwhile: Callable[[], bytes], *, every: float) -> None:
+        """``meanwhile``: what to send when nothing has come for ``every`` seconds."""
         self._client = client
-        self._progress = progress
+        self._meanwhile = meanwhile
+        self._every = every
         self._sending = asyncio.Lock()
         self._sent_at = -math.inf
         self._ended = False
@@ -83,15 +85,15 @@ class EventStream:
         await self._client.start(200, {**HEADERS, **headers})
 
     async def _beat(self) -> None:
-        pause, longest = HOLD_BACK, PROGRESS if self._progress else HEARTBEAT
+        pause = HOLD_BACK
         while not self._ended:
             await asyncio.sleep(pause)
             async with self._sending:
                 if not self.started:
                     await self._start({})
                 quiet = now() - self._sent_at
-                if quiet >= longest and not self._ended:
-                    await self._client.write(self._progress() if self._progress else comment("waiting"))
+                if quiet >= self._every and not self._ended:
+                    await self._client.write(self._meanwhile())
                     self._sent_at = now()
                     quiet = 0.0
-                pause = longest - quiet
+                pause = self._every - quiet

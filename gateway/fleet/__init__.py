@@ -7,7 +7,7 @@ from gateway.fleet.events import Events, Transition, WakeRecord
 from gateway.fleet.fleet import Fleet
 from gateway.fleet.idle import SchedulerTimers, Timers, VirtualTimers
 from gateway.fleet.lease import Lease
-from gateway.fleet.state import Cause, State
+from gateway.fleet.state import Cause, State, WaitingFor
 from gateway.fleet.status import ModelStatus
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "Timers",
     "Transition",
     "VirtualTimers",
+    "WaitingFor",
     "WakeRecord",
 ]

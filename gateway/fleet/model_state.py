@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from typing import Final
 
 from engine import Engine, Estimate, Footprint, Level
 from gateway.config import ModelConfig
@@ -18,8 +19,15 @@ from gateway.fleet.cooldown import CoolDown
 from gateway.fleet.drain import Drain
 from gateway.fleet.events import Events, Transition, WakeRecord
 from gateway.fleet.queue import NO_TAGS, Queue
-from gateway.fleet.state import Cause, State
+from gateway.fleet.state import Cause, State, WaitingFor
 from gateway.fleet.usage import Usage
+
+_WAITING_FOR: Final[dict[State, WaitingFor]] = {
+    State.WAKING: "wake",
+    State.DRAINING: "turn",
+    State.AWAKE: "place",
+}
+"""By its state; in any other its wake would have begun if there were room."""
 
 
 class ModelState:
@@ -125,6 +133,13 @@ class ModelState:
             return self.turn_ended_at
         since = self.queue.since
         return None if since is None else max(since, self.turn_ended_at)
+
+    @property
+    def waiting_for(self) -> WaitingFor | None:
+        """What those who wait for it, or what is suspended, wait for."""
+        if self.waiting_since is None:
+            return None
+        return _WAITING_FOR.get(self.state, "room")
 
     @property
     def weights_bytes(self) -> int:

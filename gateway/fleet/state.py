@@ -23,3 +23,7 @@ Cause = Literal[
 """``deepen``: asleep at level 1 for long; ``room``: another model needs the memory; ``turn``: another model's
 turn has come; ``memory``: more is held than allowed; ``failure``: something went wrong; ``config``: the
 configuration has changed."""
+
+WaitingFor = Literal["wake", "room", "turn", "place"]
+"""``wake``: its wake is under way; ``room``: it cannot begin, others have the memory; ``turn``: it drains and
+admits nobody until that is over; ``place``: it is awake, and runs as many as it may."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engine import Kind, Level, Progress
 from gateway.fleet.events import WakeRecord
 from gateway.fleet.served_model import ServedModel
-from gateway.fleet.state import State
+from gateway.fleet.state import State, WaitingFor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,8 @@ class ModelStatus:
     """Requests accepted and not over, the queued ones included."""
     queued: int
     """Of these, those without a first token yet."""
+    waiting_for: WaitingFor | None
+    """What those wait for who are not served yet, or not now; None: nobody waits."""
     idle_seconds: float | None
     """Since its last use; None: never used, or in use."""
     sleeps_in_seconds: float | None
@@ -56,6 +58,7 @@ def status_of(model: ServedModel, now: float) -> ModelStatus:
         state_seconds=now - model.state_since,
         in_flight=model.queue.in_flight,
         queued=model.queue.queued,
+        waiting_for=model.waiting_for,
         idle_seconds=_idle_seconds(model, now),
         sleeps_in_seconds=_sleeps_in_seconds(model, now),
         device_bytes=footprint.device,

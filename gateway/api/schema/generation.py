@@ -98,6 +98,8 @@ class Wake(Struct, frozen=True, kw_only=True):
     """Of the sleep that it comes from."""
     queued: int
     """Requests without a token yet, this one among them."""
+    waiting_for: str | None
+    """``wake``, ``room``, ``turn`` or ``place``; None: this one has its place."""
     progress: WakeProgress | None
 
 

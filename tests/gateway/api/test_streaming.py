@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,10 +44,10 @@ async def test_a_long_wake_begins_the_answer_with_comments(gateway: Gateway) -> 
     assert "server-timing" not in start.headers
     chunks = call.chunks()
     waited = [await anext(chunks) for _ in range(3)]
-    assert waited == [b": waiting\n\n"] * 3
+    assert waited == [b": waiting for wake\n\n"] * 3
     gateway.alpha.may_wake.set()
     body = b"".join([chunk async for chunk in chunks]).decode()
-    *events, timing, done, end = body.removeprefix(": waiting\n\n").split("\n\n")
+    *events, timing, done, end = body.removeprefix(": waiting for wake\n\n").split("\n\n")
     assert (done, end) == ("data: [DONE]", "")
     assert timing.startswith(": server-timing queue;dur=")
     assert float(timing.split("wake;dur=")[1].split(",")[0]) >= 80
@@ -75,10 +76,50 @@ async def test_who_wants_to_know_is_told_what_the_model_is_doing(
         assert told.get("usage", "absent") == (None if include_usage and "chat" in route else "absent")
         wake = told["wake"]
         assert (wake["state"], wake["queued"], wake["level"]) == ("waking", 1, None)
-        assert wake["seconds"] > 0 and "progress" in wake
+        assert wake["waiting_for"] == "wake" and wake["seconds"] > 0 and "progress" in wake
     gateway.alpha.may_wake.set()
     rest = b"".join([chunk async for chunk in chunks])
     assert rest.endswith(b"data: [DONE]\n\n") and b"Hel" in rest
+
+
+@pytest.mark.usefixtures("short_waits")
+@pytest.mark.parametrize("include_wake", [False, True])
+async def test_each_is_told_what_it_waits_for_itself(
+    monkeypatch: pytest.MonkeyPatch, include_wake: bool
+) -> None:
+    """At a model that runs one at a time, the first waits for its tokens and the second for a place."""
+    monkeypatch.setattr(sse, "PROGRESS", 0.02)
+    async with running(max_running=1) as gateway:
+        gateway.alpha.may_step.clear()
+        first, second = (
+            gateway.start_chat(stream=True, stream_options={"include_wake": include_wake}) for _ in range(2)
+        )
+        await until(lambda: gateway.fleet.status_of("alpha").waiting_for == "place")
+        told = []
+        for call in (first, second):
+            await call.start()
+            told.append(await anext(call.chunks()))
+        if include_wake:
+            wakes = [json.loads(event.removeprefix(b"data: "))["wake"] for event in told]
+            assert [wake["waiting_for"] for wake in wakes] == [None, "place"]
+        else:
+            assert told == [b": waiting\n\n", b": waiting for place\n\n"]
+        gateway.alpha.may_step.set()
+        for call in (first, second):
+            assert b"Hel" in b"".join([chunk async for chunk in call.chunks()])
+
+
+@pytest.mark.usefixtures("short_waits")
+async def test_a_stream_is_kept_alive_when_its_model_has_gone(gateway: Gateway) -> None:
+    gateway.alpha.may_step.clear()
+    call = gateway.start_chat(stream=True, stream_options={"include_wake": True})
+    await until(lambda: gateway.alpha.running == 1)
+    gateway.fleet.reconfigure(replace(gateway.fleet.config, models=gateway.fleet.config.models[1:]))
+    await call.start()
+    chunks = call.chunks()
+    assert [await anext(chunks) for _ in range(2)] == [b": waiting\n\n"] * 2
+    gateway.alpha.may_step.set()
+    assert b"Hel" in b"".join([chunk async for chunk in chunks])
 
 
 async def test_chunks_come_one_by_one(gateway: Gateway) -> None:
