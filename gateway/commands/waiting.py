@@ -1,4 +1,4 @@
-"""What is shown while a model is waited for: how far its wake has come."""
+"""What is shown while a model is waited for: what it waits for itself, how far its wake has come."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from gateway.commands.progress import WORDS, ProgressBar
 from gateway.units import format_bytes
 
 POLL: Final = 0.1
-_DOING: Final = {"waking": "waking", "awake": "thinking", "draining": "thinking"}
+_WAITING_FOR: Final = {
+    "wake": "waking",
+    "room": "waiting for room in memory",
+    "turn": "waiting for its turn",
+    "place": "waiting for a place",
+}
 
 Show = Callable[[dict[str, Any]], None]
 """Is given what /api/status tells of the model."""
@@ -73,8 +78,7 @@ class Bar:
         self._live.stop()
 
     def show(self, status: dict[str, Any]) -> None:
-        doing = _DOING.get(status["state"], "waiting for its turn")
-        self._spinner.update(text=f"{status['name']}: {doing}")
+        self._spinner.update(text=f"{status['name']}: {_doing(status)}")
         if status["progress"]:
             self._bar.show(status["progress"])
             self._live.update(Group(self._spinner, self._bar))
@@ -83,13 +87,22 @@ class Bar:
 
 
 class Lines:
-    """For everything that is not a terminal: a line whenever a phase begins."""
+    """For everything that is not a terminal: a line whenever a phase, or a wait for room, begins."""
 
     def __init__(self) -> None:
         self._phase = ""
 
     def show(self, status: dict[str, Any]) -> None:
         step = status["progress"]
-        if step and step["phase"] != self._phase:
-            self._phase = step["phase"]
-            print(f"{WORDS.get(self._phase, self._phase)} {format_bytes(step['total'])}", flush=True)
+        phase = step["phase"] if step else status["waiting_for"]
+        if phase == self._phase or not (step or phase == "room"):
+            return
+        self._phase = phase
+        words = f"{WORDS.get(phase, phase)} {format_bytes(step['total'])}" if step else _doing(status)
+        print(words, flush=True)
+
+
+def _doing(status: dict[str, Any]) -> str:
+    if waiting_for := status["waiting_for"]:
+        return _WAITING_FOR[waiting_for]
+    return "thinking" if status["state"] in ("awake", "draining") else "waking"

@@ -2,7 +2,7 @@
 
 import { eventsOf, request } from "./api.js";
 import { byId, copyOf, element, keeper, setText } from "./dom.js";
-import { progressWords, showProgress } from "./models.js";
+import { isAwake, progressWords, showProgress } from "./models.js";
 import { duration, stateWords } from "./words.js";
 
 /** @type {{role: "user" | "assistant", content: string}[]} */
@@ -146,8 +146,11 @@ const follow = () => (log.scrollTop = log.scrollHeight);
 
 /** What an answer waits for. */
 function waitWords(model) {
-  if (model?.state === "waking") return `waking… ${progressWords(model)}`;
-  if (model?.state === "draining") return "waiting for its turn…";
-  if (model?.state !== "awake") return "waking…";
-  return model.queued > 1 ? `waiting, ${model.queued} in the queue` : "reading the message…";
+  switch (model?.waiting_for) {
+    case "wake": return `waking… ${progressWords(model)}`;
+    case "room": return "waiting for room in memory…";
+    case "turn": return "waiting for its turn…";
+    case "place": return `waiting for a place, ${model.queued} in the queue…`;
+  }
+  return isAwake(model) ? "reading the message…" : "waking…";
 }

@@ -59,7 +59,7 @@ function row({ name }) {
   return { node, update };
 }
 
-const isAwake = (model) => model.state === "awake" || model.state === "draining";
+export const isAwake = (model) => model?.state === "awake" || model?.state === "draining";
 const canDeepen = ({ state, level, device_bytes, host_bytes }) =>
   isAwake({ state }) || (state === "asleep" && level === 1) || (state === "failed" && device_bytes + host_bytes > 0);
 
@@ -68,7 +68,7 @@ const disable = (node, is) => setAttributes(node, { "aria-disabled": is && "true
 
 function whatComes(model) {
   const asked = listed(model.in_flight > model.queued && `${model.in_flight - model.queued} running`,
-    model.queued && `${model.queued} waiting`);
+    model.queued && `${model.queued} waiting`, model.waiting_for === "room" && "no room yet");
   if (model.state === "waking") return progressWords(model);
   if (model.state === "draining") return listed(asked, "no new ones");
   if (model.state === "asleep") return listed(`for ${clock(model.state_seconds)}`, asked);

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -156,6 +157,49 @@ def test_chat_wakes_a_sleeper_and_remembers(page: Page, server: Server) -> None:
     expect(page.locator(".message")).to_have_count(4)
     page.get_by_role("button", name="New chat").click()
     expect(page.locator(".message")).to_have_count(0)
+
+
+def test_chat_tells_waiting_for_room_from_waking(page: Page, server: Server) -> None:
+    with one_large_model_fits(server), busy(server, "thinker"):
+        answer = say(page, "endless", "Tell me all.")
+        expect(answer.locator(".wait")).to_contain_text("waiting for room in memory…")
+        expect(row(page, "endless")).to_contain_text("1 waiting, no room yet")
+        assert server.status("endless")["waiting_for"] == "room"
+        expect(answer.locator(".said")).not_to_be_empty()
+        page.get_by_role("button", name="Stop").click()
+        expect_answered(page)
+
+
+@contextmanager
+def one_large_model_fits(server: Server) -> Iterator[None]:
+    """All sleep, and a busy one has short turns."""
+    before = server._config.read_text()
+    fall_asleep(server, "endless", 2)
+    server.http.post("/sleep", params={"level": 2}).raise_for_status()
+    limit = server.status("endless")["to_wake_bytes"] * 3 // 2
+    server._config.write_text(f'{before}[memory]\ndevice_limit = "{limit}B"\n[queue]\nturn = "2s"\n')
+    server.signal(signal.SIGHUP)
+    try:
+        server.wait_until(lambda: _device_limit(server) == limit, "no limit")
+        yield
+    finally:
+        server._config.write_text(before)
+        server.signal(signal.SIGHUP)
+        server.wait_until(lambda: _device_limit(server) > limit, "still limited")
+
+
+def _device_limit(server: Server) -> int:
+    limit: int = server.http.get("/api/status").json()["device"]["limit"]
+    return limit
+
+
+@contextmanager
+def busy(server: Server, model: str) -> Iterator[None]:
+    body = {"model": model, "messages": [{"role": "user", "content": "Think."}], "stream": True}
+    with server.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        pieces = answer.iter_raw()
+        assert next(pieces)
+        yield
 
 
 def test_a_long_answer_is_counted_and_can_be_stopped(page: Page, server: Server) -> None:
