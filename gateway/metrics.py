@@ -21,8 +21,18 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # when each series b
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _WAITS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-_EVICTIONS: Final = frozenset({"room", "turn", "memory"})
+_EVICTIONS: Final = ("room", "turn", "memory")
 """Causes of a sleep that others' needs are."""
+_WAKES: Final[dict[str, tuple[str, ...]]] = {
+    "cold": ("request", "preload", "manual"),
+    "1": ("request", "manual", "turn"),
+    "2": ("request", "manual", "turn"),
+}
+_SLEEPS: Final[dict[str, tuple[str, ...]]] = {
+    "1": ("idle", "manual", *_EVICTIONS),
+    "2": ("idle", "deepen", "manual", *_EVICTIONS),
+}
+"""Both: the causes that there are at each level."""
 _RESTING: Final = frozenset({State.ASLEEP, State.COLD})
 
 
@@ -47,16 +57,30 @@ class Metrics:
         self._sleep_seconds = self._histogram("sleep_seconds", "That falling asleep took", "model", "level")
         self._sleep_bytes = self._counter("sleep_bytes", "Given back by sleeps", "model", "level")
         self._evictions = self._counter("evictions", "Sleeps for others' sake", "model", "level", "cause")
-        for model in fleet.config.models:  # rates see a first event only if there was a zero before
-            self._wake_failures.labels(model.name)
-            for level in ("cold", "1", "2"):
-                self._wakes.labels(model.name, level, "request")
+        self._fleet = fleet
+        self._zeroed: set[str] = set()
         self._registry.register(_FleetCollector(fleet))
         fleet.events.subscribe(self._moved)
 
     def expose(self) -> str:
         """All of it as Prometheus's text."""
+        for model in self._fleet.config.models:
+            if model.name not in self._zeroed:
+                self._zeroed.add(model.name)
+                self._zero(model.name)
         return generate_latest(self._registry).decode()
+
+    def _zero(self, model: str) -> None:
+        """Rates see a first event only if there was a zero before."""
+        self._wake_failures.labels(model)
+        for level, causes in _WAKES.items():
+            for cause in causes:
+                self._wakes.labels(model, level, cause)
+        for level, causes in _SLEEPS.items():
+            for cause in causes:
+                self._sleeps.labels(model, level, cause)
+                if cause in _EVICTIONS:
+                    self._evictions.labels(model, level, cause)
 
     def answered(self, model: str, route: str, status: str, seconds: float) -> None:
         """``model``: empty for a request that names none of ours."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,14 @@ class Samples:
         found = [s.value for s in self._samples if s.name == name and labels.items() <= s.labels.items()]
         assert len(found) <= 1, found
         return found[0] if found else None
+
+    def of(self, name: str, *labels: str, **where: str) -> dict[tuple[str, ...], float]:
+        """The values of all series that have the labels ``where``, by ``labels``."""
+        return {
+            tuple(s.labels[label] for label in labels): s.value
+            for s in self._samples
+            if s.name == name and where.items() <= s.labels.items()
+        }
 
 
 async def look(gateway: Gateway) -> Samples:
@@ -62,7 +71,30 @@ async def test_wakes_and_sleeps_are_counted_by_level_and_cause(gateway: Gateway)
         assert seen("dormouse_wake_seconds_count", model="alpha", level=level) == 1
     for level in ("1", "2"):
         assert seen("dormouse_sleeps_total", model="alpha", level=level, cause="manual") == 1
-    assert seen("dormouse_evictions_total", model="alpha") is None
+    assert not any(seen.of("dormouse_evictions_total", "level", "cause", model="alpha").values())
+
+
+async def test_what_has_not_happened_yet_is_zero(gateway: Gateway) -> None:
+    """A rate sees a first event only if there was a zero before; of new models too."""
+    config = gateway.fleet.config
+    newcomer = replace(config.models[1], name="newcomer")
+    gateway.fleet.reconfigure(replace(config, models=(*config.models, newcomer)))
+    seen = await look(gateway)
+    by_hand, others = ("request", "manual", "turn"), ("room", "turn", "memory")
+    slept = [("1", cause) for cause in ("idle", "manual", *others)]
+    slept += [("2", cause) for cause in ("idle", "deepen", "manual", *others)]
+    for model in ("alpha", "org/beta", "newcomer"):
+        assert seen.of("dormouse_wakes_total", "level", "cause", model=model) == dict.fromkeys(
+            [("cold", cause) for cause in ("request", "preload", "manual")]
+            + [(level, cause) for level in ("1", "2") for cause in by_hand],
+            0.0,
+        )
+        assert seen.of("dormouse_sleeps_total", "level", "cause", model=model) == dict.fromkeys(slept, 0.0)
+        evicted = [(level, cause) for level in ("1", "2") for cause in others]
+        assert seen.of("dormouse_evictions_total", "level", "cause", model=model) == dict.fromkeys(
+            evicted, 0.0
+        )
+        assert seen("dormouse_wake_failures_total", model=model) == 0
 
 
 async def test_a_wake_that_fails_is_counted(gateway: Gateway) -> None:
