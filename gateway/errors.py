@@ -61,6 +61,11 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
     param = "model"
 
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+        """That was asked for."""
+
 
 class MethodNotAllowed(ApiError):
     status = 405

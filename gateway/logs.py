@@ -6,13 +6,17 @@ A record's ``fields`` (``logging``'s ``extra``) follow the message as ``key=valu
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import msgspec
 
 from gateway.config import LogFormat
+
+_WORD: Final = re.compile(r'[^\s"=]+')
+"""Anything else is quoted, so that nobody takes a part of it for a field."""
 
 
 def log_to_stderr(log_format: LogFormat) -> None:
@@ -63,4 +67,7 @@ def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
 
 
 def _short(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    word = str(value)
+    return word if _WORD.fullmatch(word) else msgspec.json.encode(word).decode()

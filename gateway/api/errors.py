@@ -19,8 +19,17 @@ from litestar.exceptions import (
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
 from engine import EngineError, RequestError
+from gateway.api.record import record_of
 from gateway.api.schema.errors import ErrorBody, ErrorResponse
-from gateway.errors import ApiError, BodyTooLarge, InvalidRequest, MethodNotAllowed, NotFound
+from gateway.errors import (
+    ApiError,
+    BodyTooLarge,
+    InvalidRequest,
+    MethodNotAllowed,
+    ModelNotFound,
+    NotFound,
+)
+from gateway.printable import printable
 
 logger = logging.getLogger("dormouse.api")
 
@@ -61,9 +70,11 @@ def error_headers(error: ApiError) -> dict[str, str]:
     return {"retry-after": str(max(1, math.ceil(error.retry_after)))}
 
 
-def handle_exception(_: Request[Any, Any, Any], exception: Exception) -> Response[bytes]:
+def handle_exception(request: Request[Any, Any, Any], exception: Exception) -> Response[bytes]:
     """Litestar's handler for whatever a route or the routing raises."""
     error = as_api_error(exception)
+    if isinstance(error, ModelNotFound):
+        record_of(request.scope).fields["asked_for"] = printable(error.name)
     allowed = exception.headers if isinstance(exception, MethodNotAllowedException) else None
     return Response(
         error_json(error),

@@ -15,14 +15,16 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.api.request_id import request_id
 from gateway.fleet import Lease
 from gateway.metrics import Metrics
+from gateway.printable import printable
 
 logger = logging.getLogger("dormouse.requests")
 
 _KEY: Final = "dormouse.record"
 _LOOKING: Final = frozenset(
     {"/health", "/ready", "/metrics", "/api/status", "/api/events", "/is_sleeping", "/version"}
+    | {"/", "/dashboard/{name}"}
 )
-"""Asked every few seconds by machines: told of in the metrics alone."""
+"""Asked every few seconds by machines, or many at once by a browser: told of in the metrics alone."""
 
 
 class Record:
@@ -70,8 +72,8 @@ class Record:
 
     def over(self, method: str, route: str, request_id: str) -> None:
         seconds = monotonic() - self._began
-        status = "left" if self.left else "failed" if self.failed else str(self.status)
-        self._metrics.answered(self.model, route, status, seconds)
+        status = "left" if self.left else "failed" if self.failed else self.status
+        self._metrics.answered(self.model, route, str(status), seconds)
         if route not in _LOOKING:
             model = {"model": self.model} if self.model else {}
             fields = {**model, "status": status, "seconds": seconds, **self.fields, "id": request_id}
@@ -100,5 +102,7 @@ class Records:
         try:
             await self._app(scope, receive, send_and_note)
         finally:
-            route = scope.get("path_template") or "other"
+            route = scope.get("path_template")
+            if not route:
+                route, record.fields["path"] = "other", printable(scope["path"])
             record.over(str(scope.get("method", "")), route, request_id(scope))

@@ -43,7 +43,8 @@ class Roster:
         near = nearest(name, (*self._models, *self._aliases))
         meant = f" (did you mean `{near}`?)" if near else ""
         return ModelNotFound(
-            f"The model `{name}` does not exist{meant}; there is: {', '.join(self._models) or 'none'}"
+            f"The model `{name}` does not exist{meant}; there is: {', '.join(self._models) or 'none'}",
+            name=name,
         )
 
     def get(self, name: str) -> ServedModel | None:

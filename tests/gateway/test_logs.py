@@ -25,6 +25,12 @@ def test_fields_follow_the_message() -> None:
     assert TextFormatter().format(record(exc_info=None)).endswith("INFO POST /x")
 
 
+def test_what_is_not_one_word_is_quoted() -> None:
+    fields = {"asked_for": 'a "b" status=200', "path": "/räuber"}
+    line = TextFormatter().format(record(fields, exc_info=None))
+    assert line.endswith(r'POST /x asked_for="a \"b\" status=200" path=/räuber')
+
+
 def test_fields_are_keys() -> None:
     line = json.loads(JsonFormatter().format(record({"model": "a", "seconds": 1.5}, exc_info=None)))
     assert line.pop("time") > 0

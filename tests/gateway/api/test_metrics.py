@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -138,7 +139,7 @@ async def test_a_request_is_one_line(gateway: Gateway, caplog: pytest.LogCapture
     reply = await gateway.chat("hello", max_tokens=4)
     (line,) = lines(caplog)
     assert line.getMessage() == "POST /v1/chat/completions"
-    assert (line.fields["model"], line.fields["status"], line.fields["tokens"]) == ("alpha", "200", 4)
+    assert (line.fields["model"], line.fields["status"], line.fields["tokens"]) == ("alpha", 200, 4)
     assert line.fields["id"] == reply.headers["x-request-id"]
     assert line.fields.keys() >= {"prompt_tokens", "queue_seconds", "wake_seconds", "first_token_seconds"}
 
@@ -148,6 +149,41 @@ async def test_machines_that_look_are_not_told_of(gateway: Gateway, caplog: pyte
     for path in ("/health", "/ready", "/metrics", "/api/status"):
         await gateway.get(path)
     assert not lines(caplog)
+
+
+async def test_the_dashboards_files_are_not_told_of(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "dormouse.requests")
+    for path in ("/", "/dashboard/main.js", "/dashboard/style.css"):
+        assert (await gateway.get(path)).status == 200
+    assert not lines(caplog)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [("gpt-5", "gpt-5"), ("\x1b[2J\nINFO räuber", "\\x1b[2J\\nINFO räuber"), ("m" * 9999, "m" * 99 + "…")],
+)
+async def test_a_model_that_there_is_not_is_named(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture, asked: str, told: str
+) -> None:
+    caplog.set_level(logging.INFO, "dormouse.requests")
+    assert (await gateway.chat(model=asked)).status == 404
+    embed = {"model": asked, "input": "x"}
+    assert (await gateway.post("/v1/embeddings", embed)).status == 404
+    assert (await gateway.post(f"/sleep?model={quote(asked)}")).status == 404
+    assert [(line.fields["status"], line.fields["asked_for"]) for line in lines(caplog)] == [(404, told)] * 3
+    assert not any("model" in line.fields for line in lines(caplog))
+
+
+async def test_a_path_that_there_is_not_is_named(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "dormouse.requests")
+    for path in ("/v1/chat/completion?key=secret", "/%1b[2J%0AINFO", f"/{'a' * 9999}"):
+        assert (await gateway.get(path)).status == 404
+    told = [line.fields["path"] for line in lines(caplog)]
+    assert told == ["/v1/chat/completion", "/\\x1b[2J\\nINFO", f"/{'a' * 98}…"]
+    await gateway.chat()
+    assert "path" not in lines(caplog)[-1].fields
 
 
 @pytest.mark.parametrize("stream", [False, True])
