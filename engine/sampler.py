@@ -81,6 +81,8 @@ def _forbid(logits: torch.Tensor, rows: Sequence[SampleRow]) -> None:
 
 def _choose(logits: torch.Tensor, rows: Sequence[SampleRow]) -> torch.Tensor:
     """A token id per row, int64 [rows]."""
+    if logits.is_cuda:
+        return choose_in_one_launch(logits, rows)
     ways: dict[_Way, list[int]] = {}
     for index, row in enumerate(rows):
         ways.setdefault(_way(row.params), []).append(index)
@@ -89,6 +91,20 @@ def _choose(logits: torch.Tensor, rows: Sequence[SampleRow]) -> torch.Tensor:
     chosen = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
     for way, indices in ways.items():
         chosen[indices] = way(logits[indices], [rows[index] for index in indices])
+    return chosen
+
+
+def choose_in_one_launch(logits: torch.Tensor, rows: Sequence[SampleRow]) -> torch.Tensor:
+    """See ``engine.kernels.choose``."""
+    from engine.kernels.choose import choose
+
+    settings = [
+        (one.temperature, one.top_k, one.top_p, one.min_p, uniform(row.seed, row.position))
+        for row in rows
+        for one in (row.params,)
+    ]
+    chosen = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
+    choose(logits, torch.tensor(settings, dtype=torch.float32).to(logits.device), chosen)
     return chosen
 
 

@@ -17,6 +17,7 @@ from triton.runtime.jit import JITFunction
 
 from engine.attention import AttentionSpec
 from engine.attention.triton import TritonAttention
+from engine.kernels.choose import choose
 from engine.kernels.gated import gated
 from engine.kernels.rms_norm import add_rms_norm, rms_norm
 from engine.kernels.rotate_write import rotate_write
@@ -68,6 +69,7 @@ def rows(dtype: torch.dtype) -> None:
     add_rms_norm(x, x, 0.22, weight, 1e-6, "one_plus", x, x)
     for activation in ("silu", "gelu", "gelu_new", "relu"):
         gated(x, activation, x[:, :2048])
+    choose(torch.zeros(2, 152_000), torch.zeros(2, 5), torch.zeros(2, dtype=torch.int64))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def test_every_kernel_compiles(architecture: int, pytestconfig: pytest.Config) -
     assert done.returncode == 0, done.stderr
     kernels = [line.split() for line in done.stdout.splitlines()]
     assert {name for name, _, _ in kernels} == {
-        "_tile", "_pieces", "_merge", "_rotate", "_norm", "_gated"
+        "_tile", "_pieces", "_merge", "_rotate", "_norm", "_gated", "_choose"
     }  # fmt: skip
     for name, shared, spills in kernels:
         assert int(shared) <= SMALLEST_SHARED, name
