@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.imports import quick_imports
 from engine.protocol import Engine
 from engine.threads import spin_briefly
 from engine.types import (
@@ -82,7 +83,8 @@ def open(path: str, device: str = "auto", options: EngineOptions | None = None) 
     call it off the loop. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     Raises CheckpointError.
     """
-    from engine.engine import TorchEngine
+    with quick_imports():
+        from engine.engine import TorchEngine
 
     return TorchEngine(path, device, options or EngineOptions())
 
