@@ -66,6 +66,12 @@ class Server:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def reload(self) -> None:
+        """Returns when the configuration has been read again."""
+        told = self.log.read_text().count("reloaded")
+        self.signal(signal.SIGHUP)
+        self.wait_until(lambda: self.log.read_text().count("reloaded") > told, "not reloaded")
+
     def stop(self) -> int:
         """SIGTERM; the exit code."""
         assert self.process is not None

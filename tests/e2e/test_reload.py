@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -28,12 +27,18 @@ def path(directory: Path) -> str:
     return f'path = "{directory}"\n'
 
 
-def reload(server: Server, models: dict[str, str]) -> None:
+def reload(server: Server, models: dict[str, str], first: str = "") -> None:
     """Returns when the server has read it."""
-    told = server.log.read_text().count("reloaded")
-    server.configure(config(models))
-    server.signal(signal.SIGHUP)
-    server.wait_until(lambda: server.log.read_text().count("reloaded") > told, "not reloaded")
+    server.configure(config(models, first))
+    server.reload()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Iterator[Server]:
+    """For those that begin with a configuration of their own."""
+    models = {"first": path(checkpoints["tiny-a"])}
+    with running(tmp_path_factory.mktemp("reload"), config(models)) as server:
+        yield server
 
 
 def names(server: Server) -> list[str]:
@@ -53,71 +58,69 @@ def stream(server: Server, model: str) -> Iterator[str]:
     return chain([next(pieces)], pieces)
 
 
-def test_a_reload_touches_only_what_has_changed(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_a_reload_touches_only_what_has_changed(server: Server, checkpoints: dict[str, Path]) -> None:
     steady, tiny_a, tiny_b = (path(checkpoints[name]) for name in ("large-a", "tiny-a", "tiny-b"))
     models = {"steady": steady, "other": tiny_a, "going": path(checkpoints["large-b"])}
-    with running(tmp_path, config(models)) as server:
-        undisturbed = ask(server, "steady", tokens=TOKENS)
-        of_going = ask(server, "going", tokens=TOKENS)
-        of_a = ask(server, "other")
-        woken = server.status("steady")["last_wake"]
-        used = server.http.get("/api/status").json()["device"]["used"]
+    reload(server, models)
+    undisturbed = ask(server, "steady", tokens=TOKENS)
+    of_going = ask(server, "going", tokens=TOKENS)
+    of_a = ask(server, "other")
+    woken = server.status("steady")["last_wake"]
+    used = server.http.get("/api/status").json()["device"]["used"]
 
-        streaming, leaving = stream(server, "steady"), stream(server, "going")
-        reload(
-            server, {"new": tiny_b, "steady": steady, "other": tiny_a + 'aliases = ["alias"]\nlevel = 2\n'}
-        )
-        assert names(server) == ["new", "steady", "other"]
-        assert server.status("steady")["in_flight"] == 1, "its stream goes on"
-        with pytest.raises(openai.NotFoundError):
-            ask(server, "going")
-        assert ask(server, "alias") == of_a
-        assert "".join(streaming) == undisturbed
-        assert "".join(leaving) == of_going
-        assert server.status("steady")["last_wake"] == woken
-        freed = 90 * 2**20
-        server.wait_until(
-            lambda: server.http.get("/api/status").json()["device"]["used"] < used - freed,
-            "memory of the removed model is not given back",
-        )
+    streaming, leaving = stream(server, "steady"), stream(server, "going")
+    reload(server, {"new": tiny_b, "steady": steady, "other": tiny_a + 'aliases = ["alias"]\nlevel = 2\n'})
+    assert names(server) == ["new", "steady", "other"]
+    assert server.status("steady")["in_flight"] == 1, "its stream goes on"
+    with pytest.raises(openai.NotFoundError):
+        ask(server, "going")
+    assert ask(server, "alias") == of_a
+    assert "".join(streaming) == undisturbed
+    assert "".join(leaving) == of_going
+    assert server.status("steady")["last_wake"] == woken
+    freed = 90 * 2**20
+    server.wait_until(
+        lambda: server.http.get("/api/status").json()["device"]["used"] < used - freed,
+        "memory of the removed model is not given back",
+    )
 
-        of_b = ask(server, "new")
-        reload(server, {"steady": steady, "other": tiny_b + "max_model_len = 512\n"})
-        assert ask(server, "other") == of_b
-        assert server.openai().models.retrieve("other").model_extra["max_model_len"] == 512
-        assert server.status("steady")["last_wake"] == woken
+    of_b = ask(server, "new")
+    reload(server, {"steady": steady, "other": tiny_b + "max_model_len = 512\n"})
+    assert ask(server, "other") == of_b
+    assert server.openai().models.retrieve("other").model_extra["max_model_len"] == 512
+    assert server.status("steady")["last_wake"] == woken
 
-        reload(server, {"steady": steady + 'idle_timeout = "250ms"\n', "other": tiny_b + "levl = 2\n"})
-        assert f"{tmp_path}/config.toml: models.other.levl: unknown key" in server.log.read_text()
-        assert names(server) == ["steady", "other"]
-        assert server.status("steady")["sleeps_in_seconds"] is None
+    reload(server, {"steady": steady + 'idle_timeout = "250ms"\n', "other": tiny_b + "levl = 2\n"})
+    assert f"{server.log.parent}/config.toml: models.other.levl: unknown key" in server.log.read_text()
+    assert names(server) == ["steady", "other"]
+    assert server.status("steady")["sleeps_in_seconds"] is None
 
-        reload(server, {"steady": steady + 'idle_timeout = "250ms"\nlevel = 1\n'})
-        server.wait_state("steady", "asleep", 1)
-        assert server.status("steady")["last_wake"] == woken
+    reload(server, {"steady": steady + 'idle_timeout = "250ms"\nlevel = 1\n'})
+    server.wait_state("steady", "asleep", 1)
+    assert server.status("steady")["last_wake"] == woken
 
 
 def test_a_failed_model_tries_again_with_limits_and_files_as_they_are_now(
-    tmp_path: Path, checkpoints: dict[str, Path]
+    server: Server, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(checkpoints["tiny-a"], copy)
     models = {"m": path(copy)}
     too_little = '[memory]\ndevice_limit = "1MiB"'
-    with running(tmp_path, config(models, too_little)) as server:
-        with pytest.raises(openai.InternalServerError, match="not enough memory"):
-            ask(server, "m")
-        reload(server, models)
-        before = ask(server, "m")
-        server.http.post("/sleep?level=2&model=m")
-        for file in copy.glob("*.safetensors"):
-            os.utime(file)
-        with pytest.raises(openai.InternalServerError):
-            ask(server, "m")
-        assert server.status("m")["state"] == "failed"
-        reload(server, models)
-        server.wait_state("m", "asleep", 2)
-        assert ask(server, "m") == before
+    reload(server, models, too_little)
+    with pytest.raises(openai.InternalServerError, match="not enough memory"):
+        ask(server, "m")
+    reload(server, models)
+    before = ask(server, "m")
+    server.http.post("/sleep?level=2&model=m")
+    for file in copy.glob("*.safetensors"):
+        os.utime(file)
+    with pytest.raises(openai.InternalServerError):
+        ask(server, "m")
+    assert server.status("m")["state"] == "failed"
+    reload(server, models)
+    server.wait_state("m", "asleep", 2)
+    assert ask(server, "m") == before
 
 
 def test_a_watched_file_is_read_when_it_changes(tmp_path: Path, checkpoints: dict[str, Path]) -> None:

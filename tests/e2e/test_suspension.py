@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from openai import AsyncOpenAI
 
 from tests.e2e.server import Server, running
 
-TOKENS = 50
+TOKENS = 40
 CLIENTS = 2
 """Of each model."""
+LIMITS = {"parked": "170MiB", "recomputed": "101MiB"}
+"""By what becomes of the KV of who is suspended."""
 SAMPLING = [{"temperature": 0.0}, {"temperature": 0.7, "seed": 9, "n": 2}]
 
 
@@ -86,24 +89,36 @@ def streams(server: Server, *models: str, kept: list[int] | None = None) -> dict
     return {model: found[i * CLIENTS : (i + 1) * CLIENTS] for i, model in enumerate(models)}
 
 
-@pytest.mark.parametrize(
-    ("limit", "kept"), [("170MiB", True), ("101MiB", False)], ids=["parked", "recomputed"]
-)
-def test_streams_of_two_models_that_take_turns(
-    tmp_path: Path, checkpoints: dict[str, Path], limit: str, kept: bool
-) -> None:
-    with running(tmp_path, config(checkpoints, limit)) as server:
-        alone = streams(server, "one") | streams(server, "two")
-        seen: list[int] = []
-        together = streams(server, "one", "two", kept=seen)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("suspension"), config(checkpoints, LIMITS["parked"])) as server:
+        yield server
 
-        assert any(seen) if kept else 0 in seen
-        log = server.log.read_text()
-        for model in ("one", "two"):
-            assert [one.texts for one in together[model]] == [one.texts for one in alone[model]]
-            assert all(set(one.reasons) == {"length"} for one in together[model])
-            assert f"{model}: draining -> asleep level 2 (turn" in log
-            assert server.status(model)["in_flight"] == 0
-        first = {model: min(one.came[0] for one in together[model]) for model in together}
-        last = {model: max(one.came[-1] for one in together[model]) for model in together}
-        assert max(first.values()) < min(last.values()), "neither waited for the other's end"
+
+@pytest.fixture(scope="module")
+def alone(server: Server) -> dict[str, list[Streamed]]:
+    """What each model's clients are told while nobody asks the other one."""
+    return streams(server, "one") | streams(server, "two")
+
+
+@pytest.mark.parametrize("kept", LIMITS)
+def test_streams_of_two_models_that_take_turns(
+    server: Server, alone: dict[str, list[Streamed]], checkpoints: dict[str, Path], kept: str
+) -> None:
+    server.http.post("/sleep?level=2").raise_for_status()
+    server.configure(config(checkpoints, LIMITS[kept]))
+    server.reload()
+    before = len(server.log.read_text())
+    seen: list[int] = []
+    together = streams(server, "one", "two", kept=seen)
+
+    assert any(seen) if kept == "parked" else 0 in seen
+    log = server.log.read_text()[before:]
+    for model in ("one", "two"):
+        assert [one.texts for one in together[model]] == [one.texts for one in alone[model]]
+        assert all(set(one.reasons) == {"length"} for one in together[model])
+        assert f"{model}: draining -> asleep level 2 (turn" in log
+        assert server.status(model)["in_flight"] == 0
+    first = {model: min(one.came[0] for one in together[model]) for model in together}
+    last = {model: max(one.came[-1] for one in together[model]) for model in together}
+    assert max(first.values()) < min(last.values()), "neither waited for the other's end"
