@@ -157,7 +157,7 @@ def test_those_who_do_not_read_hold_up_nobody_and_cost_little_memory(
     tmp_path: Path, checkpoints: dict[str, Path], asked: dict[str, object]
 ) -> None:
     """The answers that they asked for would take ten times as much and more."""
-    clients, waiting, token_bytes = 10, 1024, 4096
+    clients, waiting, token_bytes = 5, 1024, 4096
     with running(tmp_path, config(checkpoints, "60s"), OMP_NUM_THREADS="1") as server:
         assert server.process
         body = {"model": "fast", "max_tokens": 3900, "logprobs": 5, **asked}
