@@ -12,6 +12,7 @@ import pytest
 from engine.engine import TorchEngine
 from engine.stream import DeltaStream
 from engine.types import Delta, EngineError, GenerateRequest, SamplingParams
+from tests.engine import harness
 from tests.engine.conftest import OpenEngine
 from tests.engine.harness import Answer, collect, greedy, prompt, until
 
@@ -59,7 +60,7 @@ async def test_an_answer_pauses_and_goes_on_with_the_same_tokens(
         assert engine._model and engine._model.kv.used_blocks == 0
         while len(answer.token_ids) < TOKENS:
             await asyncio.sleep(0.001)  # about a step: it comes and goes
-            for delta in await asyncio.wait_for(anext(stream), 5):
+            for delta in await asyncio.wait_for(anext(stream), min(5, harness.patience)):
                 answer.take(delta)
     assert answer.token_ids == alone.token_ids
     assert answer.text == alone.text
