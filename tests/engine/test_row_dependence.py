@@ -111,16 +111,21 @@ NEVER: dict[str, tuple[Operation, torch.Tensor]] = {
     "penalties": (drawn(SamplingParams(max_tokens=1, presence_penalty=0.5, repetition_penalty=1.2)), WIDE),
 }
 SHAPES = [(64, 192), (1024, 2048), (1026, 2048), (1536, 2048), (2048, 2048), (3072, 1024), (8192, 512)]
-MAY: dict[str, tuple[Operation, torch.Tensor]] = {
-    f"linear {inputs} -> {outputs}, {str(dtype)[6:]}, {kind}{', packed' * packed}": (
-        of_kind(matrix(inputs, outputs, dtype, packed=packed)),
-        rows(inputs, dtype=dtype),
-    )
-    for inputs, outputs in SHAPES
-    for dtype in (torch.bfloat16, torch.float16, torch.float32)
-    for packed in (False, True)[: 1 + (dtype == torch.bfloat16)]
-    for kind, of_kind in (("prompts", lambda layer: layer), ("generated", as_generated))
-}
+
+
+@functools.cache
+def linears() -> dict[str, tuple[Operation, torch.Tensor]]:
+    """Those that may depend on the company. Made for who runs: seconds, which collecting need not take."""
+    return {
+        f"linear {inputs} -> {outputs}, {str(dtype)[6:]}, {kind}{', packed' * packed}": (
+            of_kind(matrix(inputs, outputs, dtype, packed=packed)),
+            rows(inputs, dtype=dtype),
+        )
+        for inputs, outputs in SHAPES
+        for dtype in (torch.bfloat16, torch.float16, torch.float32)
+        for packed in (False, True)[: 1 + (dtype == torch.bfloat16)]
+        for kind, of_kind in (("prompts", lambda layer: layer), ("generated", as_generated))
+    }
 
 
 KNOWN = has_amx() or (can_pack() and widening_pays())
@@ -139,7 +144,7 @@ def different() -> Callable[[str], list[int]]:
 
     @functools.cache
     def numbers(name: str) -> list[int]:
-        operation, x = MAY[name]
+        operation, x = linears()[name]
         found = dependent(operation, x)
         if 1 not in found and differs_alone(operation, x):
             found = [1, *found]
@@ -153,14 +158,14 @@ def different() -> Callable[[str], list[int]]:
 def test_16_bit_linears_have_rows_that_do_not_depend_on_their_number(
     different: Callable[[str], list[int]],
 ) -> None:
-    for name, (_, x) in MAY.items():
+    for name, (_, x) in linears().items():
         assert x.dtype == torch.float32 or not different(name), name
 
 
 def test_linears_whose_rows_depend_on_their_number_round_otherwise_and_no_more(
     different: Callable[[str], list[int]],
 ) -> None:
-    for name, (operation, x) in MAY.items():
+    for name, (operation, x) in linears().items():
         step = 0.0 if x.dtype == torch.float32 else 2**-7
         whole = operation(x).float()
         for number in (1, *different(name)):
