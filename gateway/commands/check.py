@@ -136,6 +136,8 @@ def _told(report: dict[str, Any]) -> Iterator[str]:
         yield from _told_of_device(device)
     for model in report["to_download"]:
         yield f"{model['name']}: {model['path']}, downloaded from the hub on first use"
+    if any(device["device"] != "cpu" for device in report["devices"]):
+        yield "On CUDA devices Dormouse has not been run yet: what is said of them is by the book."
     if report["devices"]:
         yield "Times are estimates, from a second of copying and reading on this machine."
 

@@ -12,8 +12,9 @@ import engine.demo
 from engine import Estimate
 from gateway import cli
 from gateway.bench.rates import Rates, measure
+from gateway.commands.check import _told, check
 from gateway.commands.forecast import Forecast, Known, wake_seconds
-from gateway.config import Level, ModelConfig
+from gateway.config import Config, Level, ModelConfig
 from gateway.fleet.snapshot import Budget
 
 DEMO = Path(engine.demo.__file__).parent
@@ -135,3 +136,10 @@ def test_every_checkpoint_that_cannot_be_served_is_named(
     assert left.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[1] for line in lines] == ["models.b.path", "models.c.path"]
+
+
+def test_it_says_that_cuda_has_not_been_run_yet() -> None:
+    report = check(Config(models=(ModelConfig(name="a", path=str(DEMO / "demo-a")),)), Path("config.toml"))
+    assert not [line for line in _told(report) if "CUDA" in line]
+    report["devices"][0]["device"] = "cuda:0"
+    assert [line for line in _told(report) if "has not been run yet" in line]
