@@ -68,6 +68,19 @@ def test_rows_are_told_what_the_cpu_tells_them(
     torch.testing.assert_close(found.float(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (17, None), (33, 5.0)])
+def test_a_row_sees_what_it_may_and_no_more(
+    window: int | None, softcap: float | None, device: torch.device
+) -> None:
+    """All else is NaN: before its window, and behind it in its block."""
+    scene = make_scene((2, 1, 16), torch.float32, [50, 20])
+    spec = AttentionSpec(0.2, window, softcap)
+    expected = scene.reference(spec, generated=True)
+    if window:
+        scene.hide(window)
+    torch.testing.assert_close(decoded(scene, spec, device), expected, atol=2e-5, rtol=2e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("window", [None, 90])
 def test_a_row_is_told_the_same_to_the_bit_in_any_company(

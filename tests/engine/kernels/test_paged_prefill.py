@@ -61,6 +61,19 @@ def test_rows_are_told_what_the_cpu_tells_them(
     torch.testing.assert_close(found.float(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (17, None), (33, 5.0)])
+def test_rows_see_what_they_may_and_no_more(
+    window: int | None, softcap: float | None, device: torch.device
+) -> None:
+    """What none of them sees is NaN."""
+    scene = make_scene((2, 1, 16), torch.float32, [150, 20], [90, 20])
+    spec = AttentionSpec(0.2, window, softcap)
+    expected = scene.reference(spec, generated=False)
+    if window:
+        scene.hide(window)
+    torch.testing.assert_close(filled(scene, spec, device), expected, atol=2e-5, rtol=2e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("window", [None, 70])
 def test_a_row_is_told_the_same_to_the_bit_wherever_its_prompt_is_cut(

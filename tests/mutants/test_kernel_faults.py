@@ -1,0 +1,23 @@
+"""The tests of kernels are able to fail: each planted fault is caught by the one named for it."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+if find_spec("triton") is None or torch.cuda.is_available():
+    pytest.skip("kernels are changed under Triton's interpreter", allow_module_level=True)
+os.environ["TRITON_INTERPRET"] = "1"  # before a kernel is imported
+
+from tests.mutants.inner_run import assert_fails
+from tests.mutants.kernel_faults import FAULTS, plant
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_is_caught(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(FAULTS[name], monkeypatch)
+    assert_fails(f"tests/engine/kernels/{FAULTS[name].test}", tmp_path)
