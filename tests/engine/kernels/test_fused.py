@@ -113,7 +113,7 @@ def test_heads_are_normed_and_turned_and_cached(
         both = rotate(both, *rotation)
     plan = make_plan([(37, 1, [4, 2, 5]), (3, 1, [0]), (16, 1, [1, 3])], torch.device("cpu"))
     expected = torch.full((2, 6, BLOCK_SIZE, kv_heads, size), torch.nan, dtype=dtype)
-    found = expected.to(device)
+    found = expected.clone().to(device)
     slots = plan.slots.clone()
     slots[1] = -1
     for row in (0, 2):
