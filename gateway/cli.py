@@ -11,7 +11,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
@@ -37,11 +37,26 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     if [*words[:3]] == ["completion", "words", "--"]:
         # The scripts ask this. What a user has typed so far is not ours to parse.
         return argparse.Namespace(verb="completion", shell="words", declared=declared, words=[*words[3:]])
-    verbs = next(action.choices for action in declared._actions if action.dest == "verb")
-    if words and not words[0].startswith("-") and words[0] not in (verbs or ()):
-        near = nearest(words[0], verbs or ())
+    verbs = _verbs(declared)
+    if not words or words[0].startswith("-") or words[0] == "bench" or "--" in words:
+        return declared.parse_args(words)
+    if words[0] not in verbs:
+        near = nearest(words[0], verbs)
         declared.error(f"no verb {words[0]!r}" + (f"; did you mean {near!r}?" if near else ""))
-    return declared.parse_args(words)
+    verb, given = verbs[words[0]], argparse.Namespace(verb=words[0])
+    # Options may stand anywhere, between a model and its question too.
+    args, unknown = verb.parse_known_intermixed_args(words[1:], given)
+    if unknown:
+        near = nearest(unknown[0], verb._option_string_actions)
+        hint = f"; did you mean {near!r}?" if near and unknown[0].startswith("-") else ""
+        verb.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return args
+
+
+def _verbs(declared: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    actions = (action for action in declared._actions if isinstance(action, argparse._SubParsersAction))
+    choices: Mapping[str, argparse.ArgumentParser] = next(actions).choices
+    return choices
 
 
 def parser() -> argparse.ArgumentParser:
