@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test lint soak clean
+.PHONY: serve test lint soak gpu clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/dormouse serve --config config.toml $(ARGS)
@@ -33,6 +33,11 @@ lint: $(VENV)/.test
 
 soak: $(VENV)/.test
 	$(BIN)/python -m pytest -m soak --timeout 1800 $(ARGS)
+
+# With a python that has torch for CUDA, which a fresh environment would not have; without a GPU it says what it
+# would run.
+gpu:
+	@$(PYTHON) -m tests.bench.gpu $(ARGS)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -39,6 +39,26 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 32768,
         "tie_word_embeddings": True,
     },
+    "8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+        "tie_word_embeddings": False,
+    },
+    "14b": {
+        "hidden_size": 5120,
+        "intermediate_size": 17408,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+        "tie_word_embeddings": False,
+    },
     "60m": {
         "hidden_size": 384,
         "intermediate_size": 1536,
@@ -57,6 +77,21 @@ def write_checkpoint(
     directory: Path, shape: str = "0.6b", *, seed: int = 0, shard_bytes: int = 1 << 30, **overrides: Any
 ) -> Path:
     """Write the checkpoint; returns its directory. ``overrides`` go into config.json."""
+    config = write_small_files(directory, shape, **overrides)
+    shards = list(_shards(ModelConfig.parse(config), seed, shard_bytes))
+    weight_map: dict[str, str] = {}
+    total = sum(tensor.nbytes for tensors in shards for tensor in tensors.values())
+    for number, tensors in enumerate(shards, 1):
+        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        save_file(tensors, directory / name, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(tensors, name))
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    return directory
+
+
+def write_small_files(directory: Path, shape: str, **overrides: Any) -> dict[str, Any]:
+    """All but the weights, and their index; what is in config.json."""
     directory.mkdir(parents=True, exist_ok=True)
     config = {
         "architectures": ["Qwen3ForCausalLM"],
@@ -71,16 +106,7 @@ def write_checkpoint(
     }
     (directory / "config.json").write_text(json.dumps(config, indent=1))
     _write_tokenizer(directory, config["vocab_size"])
-    shards = list(_shards(ModelConfig.parse(config), seed, shard_bytes))
-    weight_map: dict[str, str] = {}
-    total = sum(tensor.nbytes for tensors in shards for tensor in tensors.values())
-    for number, tensors in enumerate(shards, 1):
-        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        save_file(tensors, directory / name, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(tensors, name))
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
-    return directory
+    return config
 
 
 def _shards(config: ModelConfig, seed: int, shard_bytes: int) -> Iterator[dict[str, torch.Tensor]]:

@@ -1,0 +1,26 @@
+"""One part, in the process that it is killed with: `python -m tests.bench.gpu.part NAME MODULE RESULT WORK
+SECONDS`, with what ``machine`` printed as its input."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+from tests.bench.gpu.result import Result
+
+
+def main(name: str, module: str, path: str, work: str, seconds: str) -> None:
+    result = Result(Path(path), name, json.load(sys.stdin), float(seconds))
+    result.write()
+    try:
+        importlib.import_module(module).measure(result, Path(work))
+    except BaseException as error:
+        result.end(f"failed: {type(error).__name__}: {error}"[:500])
+        raise
+    result.end("done")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
