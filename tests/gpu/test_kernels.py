@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
@@ -18,10 +19,14 @@ from engine.models.triton_operations import TritonOperations
 from tests.bench.gpu import card
 from tests.engine.kernels.paging import Scene, make_scene, padded
 
-BF16 = torch.bfloat16
+DTYPE = torch.bfloat16
 NEAR = 0.02
 """Some steps of bfloat16 for numbers around one."""
+Check = Callable[[], None]
 SHAPES = [(32, 8, 128), (16, 8, 128), (14, 2, 64), (8, 4, 256), (6, 2, 80)]
+WIDE = SHAPES[0]
+LONG = 2500
+ROWS = [(1, 4096), (300, 1024), (64, 5120)]
 PLAIN = AttentionSpec(0.09)
 CASES = [
     *((shape, PLAIN) for shape in SHAPES),
@@ -36,7 +41,7 @@ def on_device(scene: Scene) -> tuple[torch.Tensor, torch.Tensor]:
 
 def decoded(scene: Scene, spec: AttentionSpec, rows: list[int]) -> torch.Tensor:
     heads, kv_heads, size = scene.shape
-    out = torch.full((len(rows), heads, size), torch.nan, dtype=BF16, device=card.DEVICE)
+    out = torch.full((len(rows), heads, size), torch.nan, dtype=DTYPE, device=card.DEVICE)
     decode(
         scene.queries[rows].to(card.DEVICE),
         on_device(scene),
@@ -51,14 +56,14 @@ def decoded(scene: Scene, spec: AttentionSpec, rows: list[int]) -> torch.Tensor:
 
 def test_decoding_is_told_what_the_cpu_tells() -> None:
     for shape, spec in CASES:
-        scene = make_scene(shape, BF16, [1, 17, 129, 2500])
+        scene = make_scene(shape, DTYPE, [1, 17, 129, LONG])
         expected = scene.reference(spec, generated=True)
         found = decoded(scene, spec, [0, 1, 2, 3]).float().cpu()
         torch.testing.assert_close(found, expected, atol=NEAR, rtol=NEAR)
 
 
 def test_a_row_is_told_the_same_to_the_bit_in_any_company() -> None:
-    scene = make_scene((32, 8, 128), BF16, [1000, 3, 517, 64])
+    scene = make_scene(WIDE, DTYPE, [LONG // 2, 3, LONG // 4, 64])
     whole = decoded(scene, PLAIN, [0, 1, 2, 3])
     for row in range(4):
         assert torch.equal(decoded(scene, PLAIN, [row]), whole[row : row + 1])
@@ -66,7 +71,7 @@ def test_a_row_is_told_the_same_to_the_bit_in_any_company() -> None:
 
 def test_prompts_are_told_what_the_cpu_tells() -> None:
     for shape, spec in CASES:
-        scene = make_scene(shape, BF16, [700, 130, 16], [512, 130, 1])
+        scene = make_scene(shape, DTYPE, [LONG // 4, 130, 16], [LONG // 5, 130, 1])
         out = torch.full_like(scene.queries, torch.nan).to(card.DEVICE)
         tiles = row_tiles([(first, count) for first, count, _ in scene.spans])
         prefill(
@@ -84,11 +89,11 @@ def test_prompts_are_told_what_the_cpu_tells() -> None:
 def test_norms_sums_and_gates_round_as_torchs() -> None:
     torch.manual_seed(0)
     for kind in ("rounded", "wide", "one_plus"):
-        for rows, size in ((1, 4096), (300, 1024), (64, 5120)):
+        for rows, size in ROWS:
             family = SimpleNamespace(norm_weight=kind)
             config = SimpleNamespace(norm_eps=1e-6, family=family, residual_scale=1.0, activation="silu")
-            x, mixed = torch.randn(2, rows, size, device=card.DEVICE, dtype=BF16)
-            weight = torch.randn(size, device=card.DEVICE, dtype=BF16)
+            x, mixed = torch.randn(2, rows, size, device=card.DEVICE, dtype=DTYPE)
+            weight = torch.randn(size, device=card.DEVICE, dtype=DTYPE)
             ours, theirs = TritonOperations(config), TorchOperations(config)  # type: ignore[arg-type]
             pairs = [
                 (ours.norm(x, weight), theirs.norm(x, weight)),
@@ -102,15 +107,15 @@ def test_norms_sums_and_gates_round_as_torchs() -> None:
 
 def test_heads_are_turned_and_cached() -> None:
     torch.manual_seed(0)
-    heads, kv_heads, size, rows = 32, 8, 128, 5
-    mixed = torch.randn(rows, heads + 2 * kv_heads, size, device=card.DEVICE, dtype=BF16)
+    (heads, kv_heads, size), rows = WIDE, 5
+    mixed = torch.randn(rows, heads + 2 * kv_heads, size, device=card.DEVICE, dtype=DTYPE)
     rope = Rope(RopeConfig("default", 1_000_000.0, size, 4096, {}), card.DEVICE)
     positions = torch.tensor([0, 1, 16, 1000, 4095], device=card.DEVICE)
-    rotation = rope(positions, positions, BF16)
-    layer = (torch.full((6, 16, kv_heads, size), torch.nan, device=card.DEVICE, dtype=BF16),) * 2
+    rotation = rope(positions, positions, DTYPE)
+    layer = (torch.full((6, 16, kv_heads, size), torch.nan, device=card.DEVICE, dtype=DTYPE),) * 2
     layer = (layer[0], layer[0].clone())
     slots = torch.tensor([3, 95, -1, 40, 17], device=card.DEVICE)
-    queries = torch.full((rows, heads, size), torch.nan, device=card.DEVICE, dtype=BF16)
+    queries = torch.full((rows, heads, size), torch.nan, device=card.DEVICE, dtype=DTYPE)
     rotate_write(mixed, rotation, None, slots, layer, queries)
     turned = rotate(mixed[:, : heads + kv_heads], *rotation)
     torch.testing.assert_close(queries, turned[:, :heads], atol=NEAR, rtol=NEAR)
