@@ -90,7 +90,8 @@ class DecodeGraphs:
 
     def _record(self, rows: int) -> _Step | None:
         vocabulary = self._decoder.vocabulary
-        logits = self._recorder.floats(rows * vocabulary).view(rows, vocabulary)
+        # As large at once as it will ever be, since graphs keep what they were recorded with.
+        logits = self._recorder.floats(self._sizes[-1] * vocabulary).view(-1, vocabulary)[:rows]
         tokens, plan = self._inputs.tokens(rows), self._inputs.plan(rows)
 
         def run() -> None:

@@ -25,7 +25,19 @@ def measure(result: Result, work: Path) -> None:
         return
     settings = work / "pytest.ini"
     settings.write_text(SETTINGS)
-    command = [sys.executable, "-m", "pytest", SUITE, "-q", "-c", str(settings), "--rootdir", "."]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        SUITE,
+        "-q",
+        "-m",
+        "not soak",
+        "-c",
+        str(settings),
+        "--rootdir",
+        ".",
+    ]
     command += ["-n", "8"] if find_spec("xdist") else []
     try:
         done = subprocess.run(

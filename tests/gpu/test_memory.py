@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from engine.cuda_graphs import CudaGraphs
 from engine.memory.cuda import tensor_factory
 from engine.memory.cuda_driver import CudaDriver, cuda_driver
@@ -17,7 +19,9 @@ KEPT = 32 * MIB
 
 
 def driver() -> CudaDriver:
-    card.others()  # torch's own of the context
+    one = torch.ones(8, 2048, device=card.DEVICE, dtype=torch.bfloat16)
+    torch.mm(one, one.T).tanh()  # torch's own of the context, and what products take once
+    card.others()
     made = cuda_driver("cuda:0")
     made.make_current()
     return made

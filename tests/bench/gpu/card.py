@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
+from queue import SimpleQueue
 from statistics import median
 from typing import ParamSpec
 
 import numpy as np
 import torch
 
-from engine.memory.parallel import run_all
+from engine.memory.parallel import reader_threads, run_all
 
 DEVICE = torch.device("cuda", 0)
 GIB = 2**30
@@ -118,9 +119,16 @@ def direct_read_rate(files: list[Path]) -> float | None:
     except OSError:
         return None
 
+    buffers: SimpleQueue[mmap.mmap] = SimpleQueue()
+    for _ in range(2 * reader_threads()):
+        buffers.put(mmap.mmap(-1, _PIECE))
+
     def read(descriptor: int, offset: int) -> None:
-        with mmap.mmap(-1, _PIECE) as buffer:
+        buffer = buffers.get()
+        try:
             os.preadv(descriptor, [buffer], offset)
+        finally:
+            buffers.put(buffer)
 
     try:
         jobs = [partial(read, fd, at) for fd, size in opened for at in range(0, size, _PIECE)]

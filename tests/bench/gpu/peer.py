@@ -27,7 +27,7 @@ def measure(result: Result, work: Path) -> None:
     model = load(result, path)
     prompts = [random_prompt(CONTEXT, i) for i in range(MANY)]
     rates = {}
-    for name, generate in (("batch", batch), ("continuous", continuous)):
+    for name, generate in (("continuous", continuous), ("batch", batch)):
         try:
             rates[name] = rate(lambda tokens, made=generate: made(model, prompts, tokens))
         except Exception as error:

@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
 import engine
 from engine import Engine, EngineOptions, GenerateRequest, SamplingParams
@@ -63,20 +62,27 @@ async def answers(model: Engine, prompts: Sequence[Sequence[int]], tokens: int) 
     return await asyncio.gather(*(answer(model, prompt, tokens) for prompt in prompts))
 
 
+async def every_size(model: Engine, most: int = 64) -> None:
+    """Batches of every number of rows, so that there is a graph for each that there can be."""
+    prompts = [random_prompt(16, f"size {number}") for number in range(most)]
+    await asyncio.gather(*(answer(model, ids, most + 2 * i) for i, ids in enumerate(prompts)))
+
+
 async def first_token(model: Engine, seed: int | str, tokens: int = 128) -> float:
     """Seconds."""
     return (await answer(model, random_prompt(tokens, seed), 1)).first
 
 
 def step_seconds(found: Answer) -> float:
-    """From one token to the next."""
-    return median(b - a for a, b in zip(found.came, found.came[1:], strict=False))
+    """From one token to the next, but for the first few."""
+    came = found.came[len(found.came) // 10 :]
+    return (came[-1] - came[0]) / (len(came) - 1)
 
 
 def steady_rate(found: Sequence[Answer]) -> float:
-    """Tokens a second while all of them had begun and none had ended."""
+    """Tokens a second while all of them had begun and none had ended; 0: they never ran together."""
     begun, ended = max(one.came[0] for one in found), min(one.came[-1] for one in found)
-    return count_between(found, begun, ended) / (ended - begun)
+    return count_between(found, begun, ended) / (ended - begun) if begun < ended else 0.0
 
 
 def count_between(found: Sequence[Answer], start: float, stop: float) -> int:

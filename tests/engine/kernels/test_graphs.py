@@ -102,6 +102,8 @@ async def test_a_graph_for_each_number_of_rows_that_is_rounded_to(
     assert tapes.recorded == 1
     assert await together(engine, PROMPTS, 3) == alone
     assert tapes.recorded == 2
+    steps = engine._model.runner.graphs._steps.values()  # type: ignore[union-attr]
+    assert len({step.logits.untyped_storage().data_ptr() for step in steps}) == 1, "one place for results"
     held = engine.footprint().residue
     assert held > 2000, "what graphs hold is counted"
     await engine.sleep(2)
