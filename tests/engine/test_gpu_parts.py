@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from engine.device import cuda_device
 from engine.memory.ring import Ring
-from tests.bench.gpu import beside, card, copies, decoding, large, waking
+from tests.bench.gpu import beside, card, copies, decoding, large, peer, waking
 from tests.bench.gpu.checkpoints import checkpoint
 from tests.bench.gpu.result import Result
 from tests.bench.random_checkpoint import SHAPES
@@ -94,6 +94,7 @@ def test_weights_are_written_as_the_reader_wants_them(tmp_path: Path, driver: Fa
 
 def test_waking(driver: FakeDriver, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waking, "REQUESTS", 2)
+    monkeypatch.setattr(waking, "ROWS", 3)
     waking.measure(result, tmp_path)
     names = set(result.numbers)
     assert {"light_wake_over_link", "cached_wake_over_slower", "sleeper_keeps_mib"} <= names
@@ -126,6 +127,33 @@ def test_beside(driver: FakeDriver, result: Result, tmp_path: Path, monkeypatch:
 def test_large(driver: FakeDriver, result: Result, tmp_path: Path) -> None:
     large.measure(result, tmp_path)
     assert "light_wake_over_link" in result.numbers
+
+
+def test_what_is_not_installed_is_left_out(
+    driver: FakeDriver, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.bench.gpu.peer.find_spec", lambda name: None)
+    peer.measure(result, tmp_path)
+    assert [note.partition(":")[0] for note in result.notes] == [
+        "there is no transformers here",
+        "there is no torch_memory_saver here",
+    ]
+
+
+def test_beside_transformers(
+    driver: FakeDriver, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its continuous batching wants a GPU."""
+    for name, value in {"MANY": 2, "CONTEXT": 8, "FEW": 1, "TOKENS": 4}.items():
+        monkeypatch.setattr(peer, name, value)
+    monkeypatch.setattr("tests.bench.gpu.peer.find_spec", lambda name: name == "transformers" or None)
+    monkeypatch.setattr(peer, "continuous", None)
+    decoded = Result(tmp_path / "gpu-decode.json", "decode", {}, 1)
+    decoded.number("64_answers_tokens_s", 1e9)
+    peer.measure(result, tmp_path)
+    assert result.numbers["transformers_batch_tokens_s"]["value"] > 0
+    assert result.numbers["64_answers_over_transformers_batch"]["value"] > 1
+    assert "transformers' continuous failed" in result.notes[0]
 
 
 def test_copies(driver: FakeDriver, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ PARTS = (
         60,
         "what chunk, ring and buffer sizes cost, locking memory, and which calls wait for other streams",
     ),
-    Part("peer", "tests.bench.gpu.peer", 110, "the same 8B in transformers: loading it, and 64 answers"),
+    Part("peer", "tests.bench.gpu.peer", 110, "others: the 8B in transformers, torch_memory_saver"),
     Part("large", "tests.bench.gpu.large", 75, "28 GB: the shape of a 14B, asleep and awake"),
 )
 BY_NAME = {part.name: part for part in PARTS}

@@ -1,4 +1,5 @@
-"""The same checkpoint in plain ``transformers``, where it is installed."""
+"""What others make of the same, where they are installed: the checkpoint in plain ``transformers``, and
+``torch_memory_saver``."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tests.bench.gpu import card
+from tests.bench.gpu import card, saver
 from tests.bench.gpu.checkpoints import checkpoint
 from tests.bench.gpu.decoding import CONTEXT, MANY
 from tests.bench.gpu.result import Result, read
@@ -19,6 +20,12 @@ FEW, TOKENS = 8, 72
 
 
 def measure(result: Result, work: Path) -> None:
+    beside_transformers(result, work)
+    card.trim()
+    saver.compare(result)
+
+
+def beside_transformers(result: Result, work: Path) -> None:
     if find_spec("transformers") is None:
         result.note("there is no transformers here: nothing to compare with")
         return

@@ -62,7 +62,7 @@ async def answers(model: Engine, prompts: Sequence[Sequence[int]], tokens: int) 
     return await asyncio.gather(*(answer(model, prompt, tokens) for prompt in prompts))
 
 
-async def every_size(model: Engine, most: int = 64) -> None:
+async def every_size(model: Engine, most: int) -> None:
     """Batches of every number of rows, so that there is a graph for each that there can be."""
     prompts = [random_prompt(16, f"size {number}") for number in range(most)]
     await asyncio.gather(*(answer(model, ids, most + 2 * i) for i, ids in enumerate(prompts)))

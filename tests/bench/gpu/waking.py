@@ -14,7 +14,7 @@ from tests.bench.gpu.checkpoints import checkpoint
 from tests.bench.gpu.result import Result
 from tests.bench.gpu.streams import every_size, first_token, open_engine
 
-ROUNDS, REQUESTS = 4, 8
+ROUNDS, REQUESTS, ROWS = 4, 8, 64
 MIB = 2**20
 
 
@@ -25,7 +25,7 @@ def measure(result: Result, work: Path) -> None:
 async def _measure(result: Result, work: Path) -> None:
     small = open_engine(checkpoint(work, "0.6b", card.DEVICE))
     await small.wake()
-    await every_size(small)  # what the first model of a process makes is not the second one's
+    await every_size(small, ROWS)  # what the first model of a process makes is not the second one's
     big = checkpoint(work, "8b", card.DEVICE)
     card.trim()
     before = card.free()
@@ -106,7 +106,7 @@ async def first_tokens(result: Result, model: Engine, level: Level, requests: in
 
 async def residue(result: Result, model: Engine, before: int) -> None:
     """What a sleeper keeps on the card, where another model of the process has taken what all share."""
-    await every_size(model)
+    await every_size(model, ROWS)
     await model.sleep(1)
     kept = before - card.free()
     card.trim()
