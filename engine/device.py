@@ -141,11 +141,6 @@ class Device:
             running.exception()  # marks it as seen
             raise
 
-    def finish_steps(self) -> None:
-        """Nothing of a step is under way on the device any more. For the worker, which queues them."""
-        if self.torch_device.type == "cuda":
-            torch.cuda.current_stream(self.torch_device).synchronize()
-
     def _work(self) -> None:
         if self.torch_device.type == "cuda":
             torch.cuda.set_device(self.torch_device)  # where kernels are launched
@@ -218,6 +213,12 @@ class StepClock:
         return running if running > max(60.0, 20 * max(self._recent, default=0.0)) else None
 
 
+def finish_steps(device: torch.device) -> None:
+    """Nothing of a step is under way on the device any more."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
 def step_failed(error: Exception) -> EngineError:
     """What those are told whose step ended with ``error``."""
     if isinstance(error, EngineError):
@@ -266,10 +267,12 @@ def cuda_device(
 ) -> Device:
     """``make_tensor``: None makes tensors over the memory of the device ``name``."""
     driver.make_current()
-    budget, make_tensor = Budget(), make_tensor or tensor_factory(torch.device(name))
+    budget, device = Budget(), torch.device(name)
+    make_tensor = make_tensor or tensor_factory(device)
+    finish = partial(finish_steps, device)
     return Device(
         name,
-        partial(CudaArena, driver, make_tensor=make_tensor, budget=budget),
+        partial(CudaArena, driver, make_tensor=make_tensor, budget=budget, finish=finish),
         budget,
         partial(CudaStore, driver, SharedRing(partial(Ring, driver, _RING, _RING_BUFFER))),
         page=driver.allocation_granularity(),

@@ -275,7 +275,6 @@ class TorchEngine:
         model = self._loaded()
         if self._stepper and not self._stepper.suspended:
             self._end_all("the model was put to sleep")
-        self._device.finish_steps()
         freed = model.kv.trim()
         if model.weights.resident and (level == 2 or not model.weights.in_ram):
             freed += model.weights.nbytes

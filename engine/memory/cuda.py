@@ -27,8 +27,7 @@ TensorFactory = Callable[[int, int], torch.Tensor]
 
 
 class CudaArena:
-    """See ``Arena``. Nothing on the device may touch what is released: it would end the context. One thread
-    at a time."""
+    """See ``Arena``. One thread at a time."""
 
     def __init__(
         self,
@@ -39,14 +38,18 @@ class CudaArena:
         make_tensor: TensorFactory,
         budget: Budget | None = None,
         chunk: int = CHUNK,
+        finish: Callable[[], None] = lambda: None,
     ) -> None:
-        """Where ``granularity`` is given, any multiple of it is released by itself; else memory is mapped in
-        pieces of ``chunk``, and released as it was committed."""
+        """``finish`` waits for what is queued on the device and may touch what is released: a kernel that
+        finds no memory ends the context, and a pass that was given up is still under way. Where
+        ``granularity`` is given, any multiple of it is released by itself; else memory is mapped in pieces
+        of ``chunk``, and released as it was committed."""
         driver.make_current()
         self._driver = driver
         self._budget = budget or Budget()
         self.granularity = round_up(granularity or 1, driver.allocation_granularity())
         self.size = round_up(max(size, 1), self.granularity)
+        self._finish = finish
         self._chunk = self.granularity if granularity else round_up(chunk, self.granularity)
         self._mappings: dict[int, _Mapping] = {}
         """By their offsets."""
@@ -113,6 +116,8 @@ class CudaArena:
         inside = {start: m.size for start, m in self._mappings.items() if offset <= start < end}
         if sum(inside.values()) != length or any(start + size > end for start, size in inside.items()):
             raise ValueError(f"{length} bytes at {offset} were not committed as a whole")
+        if inside:
+            self._finish()
         for start in sorted(inside):
             mapping = self._mappings[start]
             self._unmap(start)

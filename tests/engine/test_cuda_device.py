@@ -261,6 +261,28 @@ def test_an_estimate_is_of_the_device(llama: Path) -> None:
     assert there.least_bytes > here.least_bytes, "a chunk of KV is whole large pages"
 
 
+async def test_memory_goes_when_the_steps_on_the_device_are_over(
+    llama: Path, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prompt that is given up half-way has layers queued, whose memory is wanted at once."""
+    monkeypatch.setattr("engine.device.finish_steps", lambda device: driver.calls.append(("finish",)))
+    monkeypatch.setattr("engine.device._RING_BUFFER", 32 * 1024)
+    own = cuda_device(driver, "cpu", driver.tensor)
+    monkeypatch.setattr("engine.engine.get_device", lambda name: own)
+    engine = TorchEngine(str(llama), "cuda", EngineOptions())
+    await engine.wake()
+    await collect(engine, prompt(300, seed=9), greedy(30))
+    driver.calls.clear()
+    assert await engine.trim_kv() > 0
+    await engine.sleep(2)
+    await engine.close()
+    assert "mem_unmap" in driver.names
+    waited = False
+    for name in driver.names:
+        waited = name == "finish" or (waited and name in ("mem_unmap", "mem_release", "make_current"))
+        assert waited or name != "mem_unmap"
+
+
 def test_the_state_of_its_memory(driver: FakeDriver) -> None:
     driver.make_current()
     driver.mem_create(2**20)

@@ -286,3 +286,18 @@ def test_a_broken_device_is_told_from_a_refused_call(driver: FakeDriver) -> None
     with pytest.raises(DeviceError, match="mem_map: CUDA_ERROR_ILLEGAL_ADDRESS"), arena.commit(0, G):
         raise AssertionError("the body must not run")
     arena.close()
+
+
+def test_nothing_is_unmapped_before_what_is_queued_is_done(driver: FakeDriver) -> None:
+    arena = CudaArena(
+        driver, 8 * G, make_tensor=driver.tensor, finish=lambda: driver.calls.append(("finish",))
+    )
+    commit(arena, 0, 2 * G)
+    assert [call[0] for call in calls_of(driver, lambda: arena.release(0, 2 * G))] == [
+        "finish",
+        "mem_unmap",
+        "mem_release",
+    ]
+    assert not calls_of(driver, lambda: arena.release(0, 0))
+    commit(arena, 0, 2 * G)
+    assert calls_of(driver, arena.close)[0] == ("finish",)
