@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 from tests.bench.gpu import card
@@ -20,8 +21,10 @@ def measure(result: Result, work: Path) -> None:
 
 async def _measure(result: Result, path: Path, link: float) -> None:
     result.number("link_gb_s", link / 1e9)
+    began = time.perf_counter()
     model = open_engine(path)
-    result.number("first_wake_seconds", (await model.wake()).seconds)
+    await model.wake()
+    result.number("open_and_wake_seconds", time.perf_counter() - began)
     await first_token(model, "warm")
     found = await answer(model, random_prompt(128, "one"), 64)
     result.number("one_answer_tokens_s", 1 / step_seconds(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -11,6 +12,7 @@ from engine import Engine, Level, TransitionReport
 from tests.bench.gpu import card
 from tests.bench.gpu.card import GIB
 from tests.bench.gpu.checkpoints import checkpoint
+from tests.bench.gpu.parts import SHARED
 from tests.bench.gpu.result import Result
 from tests.bench.gpu.streams import every_size, first_token, open_engine
 
@@ -27,13 +29,15 @@ async def _measure(result: Result, work: Path) -> None:
     await small.wake()
     await every_size(small, ROWS)  # what the first model of a process makes is not the second one's
     big = checkpoint(work, "8b", card.DEVICE)
+    await small.trim_kv()
     card.trim()
     before = card.free()
     link = card.link_rate()
     result.number("link_gb_s", link / 1e9)
+    began = time.perf_counter()
     model = open_engine(big)
-    first = await model.wake()
-    result.number("first_wake_seconds", first.seconds)
+    await model.wake()
+    result.number("open_and_wake_seconds", time.perf_counter() - began)
     await first_token(model, "warm")
     await light(result, model, link)
     await first_tokens(result, model, 1)
@@ -63,8 +67,9 @@ async def light(result: Result, model: Engine, link: float) -> None:
 async def deep(result: Result, model: Engine, link: float, path: Path) -> None:
     memory = card.memory_copy_rate()
     result.number("memory_copy_gb_s", memory / 1e9)
-    result.note(f"level 2 from memory reads {path.parent} of {path.parts[:3]}")
-    await model.sleep(2)
+    kept = "files of a file system in memory" if SHARED in path.parents else "the page cache"
+    result.note(f"what level 2 wakes read is in {kept}")
+    sleep_time(result, "copy_given_back", [await model.sleep(2)])
     wakes, sleeps = await rounds(model, 2)
     rate = median(one.bytes / one.phases["weights"] for one in wakes)
     result.number("cached_wake_gb_s", rate / 1e9)
