@@ -63,11 +63,13 @@ def test_without_a_gpu_it_says_what_it_would_run() -> None:
 
 def test_parts_run_in_turn_and_tell_how_they_ended(part: Any, tmp_path: Path) -> None:
     found = run_all([part("good"), part("broken"), part("dying")], MACHINE, 60, tmp_path)
-    assert [one["ended"] for one in found] == ["done", "failed: ValueError: no", "died with 3"]
+    assert [one["ended"] for one in found] == ["done", "failed", "died with 3"]
     good, broken, dying = found
     assert good["numbers"]["speed"] == {"value": 3.5, "least": 3, "ok": True}
     assert good["numbers"]["right"]["ok"] is False
     assert broken["numbers"] == {"speed": {"value": 1}}
+    assert broken["notes"] == ["broken: ValueError: no"]
+    assert "raise ValueError('no')" in broken["failures"]["broken"]
     assert dying["machine"] == MACHINE
     shown = table(found).splitlines()
     assert [line.split()[0] for line in shown if line[0] != " "] == ["part", "good", "broken", "dying"]
@@ -106,6 +108,6 @@ def test_the_file_says_what_a_result_is(tmp_path: Path) -> None:
     result.number("most", 2, most=1)
     result.note("left out")
     content = json.loads((tmp_path / "one.json").read_text())
-    assert content.keys() == {"part", "ended", "seconds", "machine", "numbers", "notes"}
+    assert content.keys() == {"part", "ended", "seconds", "machine", "numbers", "notes", "failures"}
     assert (content["ended"], content["notes"]) == ("running", ["left out"])
     assert content["numbers"]["most"] == {"value": 2, "most": 1, "ok": False}

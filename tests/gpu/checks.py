@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -20,14 +19,14 @@ def run_checks(module: ModuleType, result: Result) -> None:
     for name, check in vars(module).items():
         if name.startswith("test_") and inspect.isfunction(check):
             began = time.monotonic()
-            passed = _passes(check)
+            passed = _passes(check, result)
             result.check(name.removeprefix("test_"), passed)
             print(
                 f"  {name}: {'passed' if passed else 'FAILED'}, {time.monotonic() - began:.1f} s", flush=True
             )
 
 
-def _passes(check: Callable[..., Any]) -> bool:
+def _passes(check: Callable[..., Any], result: Result) -> bool:
     """``tmp_path`` is all that a check may ask for, as of pytest."""
     with tempfile.TemporaryDirectory() as directory:
         given = {"tmp_path": Path(directory)} if inspect.signature(check).parameters else {}
@@ -35,7 +34,7 @@ def _passes(check: Callable[..., Any]) -> bool:
             done = check(**given)
             if inspect.iscoroutine(done):
                 asyncio.run(done)
-        except Exception:
-            traceback.print_exc()
+        except Exception as error:
+            result.failure(check.__name__, error)
             return False
         return True

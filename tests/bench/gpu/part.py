@@ -21,8 +21,9 @@ def main(name: str, module: str, path: str, work: str, seconds: str) -> None:
         gc.freeze()  # what imports have left makes every collection slow
         measure(result, Path(work))
     except BaseException as error:
-        result.end(f"failed: {type(error).__name__}: {error}"[:500])
-        raise
+        result.failure(name, error)
+        result.end("failed")
+        sys.exit(1)
     result.end("done")
 
 

@@ -38,7 +38,7 @@ def beside_transformers(result: Result, work: Path) -> None:
         try:
             rates[name] = rate(lambda tokens, made=generate: made(model, prompts, tokens))
         except Exception as error:
-            result.note(f"transformers' {name} failed: {type(error).__name__}: {error}"[:300])
+            result.failure(f"transformers_{name}", error)
             continue
         result.number(f"transformers_{name}_tokens_s", rates[name])
         ours = read(result.path.with_name("gpu-decode.json")).get("numbers", {}).get("64_answers_tokens_s")

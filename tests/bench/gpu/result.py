@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ class Result:
     began: float = field(default_factory=time.monotonic)
     numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Tracebacks, by what failed."""
     ended: str = "running"
 
     @property
@@ -41,6 +44,12 @@ class Result:
     def check(self, name: str, passed: bool) -> None:
         self.number(name, float(passed), least=1.0)
 
+    def failure(self, name: str, error: BaseException) -> None:
+        """Told in one line, and kept whole."""
+        traceback.print_exception(error)
+        self.failures[name] = "".join(traceback.format_exception(error))
+        self.note(f"{name}: {type(error).__name__}: {error}".splitlines()[0][:160])
+
     def note(self, text: str) -> None:
         self.notes.append(text)
         print(f"  {text}", flush=True)
@@ -58,6 +67,7 @@ class Result:
             "machine": self.machine,
             "numbers": self.numbers,
             "notes": self.notes,
+            "failures": self.failures,
         }
         self.path.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -72,7 +82,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    lines = [f"{'part':9}{'number':44}{'found':>14}  wanted"]
+    lines = [f"{'part':9}{'number':50}{'found':>14}  wanted"]
     for result in results:
         lines.append(f"{result['part']:9}{result['ended']} after {result['seconds']:.0f} s")
         lines += [_line(name, found) for name, found in result["numbers"].items()]
@@ -85,4 +95,4 @@ def _line(name: str, found: dict[str, Any]) -> str:
         f"{sign} {found[key]:g}" for key, sign in (("least", ">="), ("most", "<=")) if key in found
     )
     verdict = "" if "ok" not in found else "" if found["ok"] else "  MISSED"
-    return f"{'':9}{name:44}{found['value']:14.6g}  {wanted}{verdict}"
+    return f"{'':9}{name:50}{found['value']:14.6g}  {wanted}{verdict}"

@@ -22,7 +22,7 @@ def compare(result: Result) -> None:
     try:
         _measure(result)
     except Exception as error:
-        result.note(f"torch_memory_saver failed: {type(error).__name__}: {error}"[:300])
+        result.failure("torch_memory_saver", error)
 
 
 def _measure(result: Result) -> None:
