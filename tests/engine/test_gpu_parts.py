@@ -19,6 +19,7 @@ from engine.memory.ring import Ring
 from tests.bench.gpu import beside, card, copies, decoding, large, peer, waking
 from tests.bench.gpu.checkpoints import checkpoint
 from tests.bench.gpu.result import Result
+from tests.bench.gpu.streams import attempt
 from tests.bench.random_checkpoint import SHAPES
 from tests.engine.memory.fake_driver import GRANULARITY, FakeDriver
 from tests.gpu import test_models as models_checks
@@ -96,6 +97,7 @@ def test_waking(driver: FakeDriver, result: Result, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(waking, "REQUESTS", 2)
     monkeypatch.setattr(waking, "ROWS", 3)
     waking.measure(result, tmp_path)
+    assert not result.failures
     names = set(result.numbers)
     assert {"light_wake_over_link", "cached_wake_over_slower", "sleeper_keeps_mib"} <= names
     assert {"first_token_woken_over_awake_1", "first_token_woken_over_awake_2"} <= names
@@ -111,6 +113,7 @@ def test_decoding(
     for name, value in {"MANY": 3, "CONTEXT": 40, "TOKENS": 6, "PROMPTS": 2, "PROMPT": 40}.items():
         monkeypatch.setattr(decoding, name, value)
     decoding.measure(result, tmp_path)
+    assert not result.failures
     wanted = {name for name, found in result.numbers.items() if "least" in found}
     assert wanted == {"one_answer_over_bandwidth", "prompts_over_products"}
     assert result.numbers["64_answers_tokens_s"]["value"] > 0
@@ -209,3 +212,11 @@ def test_a_check_that_fails_is_told_of(result: Result) -> None:
     run_checks(module, result)
     assert {name: found["ok"] for name, found in result.numbers.items()} == {"wrong": False, "right": True}
     assert "raise AssertionError" in result.failures["test_wrong"]
+
+
+async def test_what_fails_is_told_of_and_does_not_end_a_part(result: Result) -> None:
+    async def failing() -> None:
+        raise ValueError("no")
+
+    await attempt(result, "one", failing())
+    assert result.notes == ["one: ValueError: no"]

@@ -123,8 +123,9 @@ def main() -> None:
     print(f"\n{machine['gpu']}, commit {machine['commit'][:12]}\n{table(found)}")
     missed = sum(not number.get("ok", True) for result in found for number in result["numbers"].values())
     undone = sum(result["ended"] != "done" for result in found)
-    print(f"{missed} numbers are not as wanted, {undone} of {len(found)} parts did not come to their end")
-    sys.exit(bool(missed or undone))
+    failed = sum(len(result["failures"]) for result in found)
+    print(f"{missed} numbers are not as wanted, {failed} failures, {undone} of {len(found)} parts unfinished")
+    sys.exit(bool(missed or failed or undone))
 
 
 if __name__ == "__main__":

@@ -39,10 +39,18 @@ def measure(result: Result, work: Path) -> None:
     driver = cuda_driver("cuda:0")
     driver.make_current()
     card.finish()
-    chunks(result, driver)
-    locking(result, driver)
-    rings(result, driver, checkpoint(work, "0.6b", card.DEVICE))
-    waiting(result, driver)
+    path = checkpoint(work, "0.6b", card.DEVICE)
+    steps: dict[str, Callable[[], None]] = {
+        "waiting": lambda: waiting(result, driver),
+        "chunks": lambda: chunks(result, driver),
+        "rings": lambda: rings(result, driver, path),
+        "locking": lambda: locking(result, driver),
+    }
+    for name, step in steps.items():
+        try:
+            step()
+        except Exception as error:
+            result.failure(name, error)
 
 
 def timed(work: Callable[..., object], *arguments: object) -> float:

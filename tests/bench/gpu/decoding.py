@@ -15,6 +15,7 @@ from tests.bench.gpu.result import Result
 from tests.bench.gpu.streams import (
     answer,
     answers,
+    attempt,
     open_engine,
     random_prompt,
     steady_rate,
@@ -39,9 +40,9 @@ async def _measure(result: Result, path: Path, read: float, products: float) -> 
     model = open_engine(path, max_model_len=4096, max_running=MANY)
     await model.wake()
     config = parsed(SHAPES["8b"])
-    await one_by_one(result, model, config, read)
-    await prompts(result, model, config, products)
-    await many(result, model, config, read)
+    await attempt(result, "one_by_one", one_by_one(result, model, config, read))
+    await attempt(result, "prompts", prompts(result, model, config, products))
+    await attempt(result, "many", many(result, model, config, read))
     await model.close()
 
 

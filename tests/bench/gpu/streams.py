@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
 import engine
 from engine import Engine, EngineOptions, GenerateRequest, SamplingParams
+from tests.bench.gpu.result import Result
 
 
 @dataclass
@@ -36,6 +37,14 @@ def random_prompt(tokens: int, seed: int | str) -> list[int]:
 def open_engine(path: object, **options: int | bool | str) -> Engine:
     """Without a prefix cache, unless it is asked for: no answer shall be cheaper than another."""
     return engine.open(str(path), "cuda", EngineOptions(**{"prefix_cache": False, **options}))  # type: ignore[arg-type]
+
+
+async def attempt(result: Result, name: str, work: Awaitable[None]) -> None:
+    """A failure is told of, and what comes after it runs nevertheless."""
+    try:
+        await work
+    except Exception as error:
+        result.failure(name, error)
 
 
 async def answer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -14,7 +14,7 @@ from tests.bench.gpu.card import GIB
 from tests.bench.gpu.checkpoints import checkpoint
 from tests.bench.gpu.parts import SHARED
 from tests.bench.gpu.result import Result
-from tests.bench.gpu.streams import every_size, first_token, open_engine
+from tests.bench.gpu.streams import attempt, every_size, first_token, open_engine
 
 ROUNDS, REQUESTS, ROWS = 4, 8, 64
 MIB = 2**20
@@ -39,13 +39,18 @@ async def _measure(result: Result, work: Path) -> None:
     await model.wake()
     result.number("open_and_wake_seconds", time.perf_counter() - began)
     await first_token(model, "warm")
-    await light(result, model, link)
-    await first_tokens(result, model, 1)
-    await residue(result, model, before)
-    await deep(result, model, link, big)
-    await first_tokens(result, model, 2, requests=4)
+    steps: dict[str, Callable[[], Awaitable[None]]] = {
+        "light": lambda: light(result, model, link),
+        "first_tokens_1": lambda: first_tokens(result, model, 1),
+        "residue": lambda: residue(result, model, before),
+        "deep": lambda: deep(result, model, link, big),
+        "first_tokens_2": lambda: first_tokens(result, model, 2, requests=4),
+    }
+    for name, step in steps.items():
+        await model.wake()
+        await attempt(result, name, step())
     await model.close()
-    await from_disk(result, work, link)
+    await attempt(result, "from_disk", from_disk(result, work, link))
     await small.close()
 
 
