@@ -31,6 +31,7 @@ from engine.memory.cuda_driver import cuda_driver, device_name
 from engine.memory.driver import Driver
 from engine.memory.ring import Ring
 from engine.memory.sizes import PAGE
+from engine.pace import OneLayerAhead, Pace, computed_at_once
 from engine.store import RamStore, Store
 from engine.types import DeviceError, EngineError
 
@@ -71,10 +72,12 @@ class Device:
         make_store: Callable[[Any], Store] = RamStore,
         page: int = PAGE,
         graphs: GraphRecorder | None = None,
+        pace: Pace = computed_at_once,
     ) -> None:
         """``make_store``: for the weights in one of its arenas. ``page``: its smallest piece of memory."""
         self.name = name
         self.graphs = graphs
+        self.pace = pace
         self.make_store = make_store
         self.page = page
         self.budget = budget or Budget()
@@ -277,4 +280,5 @@ def cuda_device(
         partial(CudaStore, driver, SharedRing(partial(Ring, driver, _RING, _RING_BUFFER))),
         page=driver.allocation_granularity(),
         graphs=graphs,
+        pace=OneLayerAhead(device) if device.type == "cuda" else computed_at_once,
     )

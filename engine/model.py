@@ -87,7 +87,7 @@ def build_model(checkpoint: Checkpoint, config: ModelConfig, options: EngineOpti
         weights=Weights(layout, weights_arena, decoder.linears, device.make_store(weights_arena)),
         kv=kv,
         scheduler=Scheduler(kv, options.max_running, StepBudget(), config.prompt_variant),
-        runner=Runner(decoder, kv, device.torch_device, graphs),
+        runner=Runner(decoder, kv, device.torch_device, graphs, device.pace),
         buffers=config.kept_bytes,
         arenas=(weights_arena, memory.arena),
     )

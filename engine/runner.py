@@ -13,6 +13,7 @@ from engine.graphs import DecodeGraphs
 from engine.kv_cache import KVCache
 from engine.logprobs import token_logprobs
 from engine.models.decoder import Decoder, Forward
+from engine.pace import Pace, computed_at_once
 from engine.sampler import Sampled, SampleRow, sample
 from engine.scheduler import Scheduled
 from engine.sequence import Sequence
@@ -71,6 +72,7 @@ class Runner:
     device: torch.device
     graphs: DecodeGraphs | None = None
     """Where the device has such."""
+    pace: Pace = computed_at_once
 
     @torch.inference_mode()
     def decode(self, scheduled: Scheduled) -> list[Sampled | None]:

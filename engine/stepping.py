@@ -164,8 +164,10 @@ class GenerationStepper:
         while True:
             began = time.perf_counter()
             more = self.model.runner.advance(prefill)
+            measured = self.model.runner.pace()
             now = time.perf_counter()
-            budget.observe_layer(rows, now - began)
+            if measured:
+                budget.observe_layer(rows, now - began)
             if not more:
                 return True
             if now + (now - began) / 2 > until or self._others_wait():
