@@ -42,7 +42,7 @@ def _printable(text: str) -> str:
 
 def read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise Mistake("", "no such file; `dormouse init` writes one") from None
     except OSError as error:

@@ -1,6 +1,7 @@
 """What the process says on standard error: lines for people, or JSON for programs.
 
 A record's ``fields`` (``logging``'s ``extra``) follow the message as ``key=value``, or are keys of their own.
+Its ``details`` are keys only: the message says them already.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             **_fields(record),
+            **getattr(record, "details", {}),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

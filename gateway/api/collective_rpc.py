@@ -11,6 +11,7 @@ from litestar.di import NamedDependency
 
 from gateway.api.decode import decode_body
 from gateway.api.keys import ADMIN
+from gateway.api.naming import configured_name
 from gateway.api.openapi.described import described
 from gateway.api.schema.collective_rpc import RpcRequest, RpcResponse
 from gateway.errors import InvalidRequest, WaitTimeout
@@ -31,7 +32,7 @@ async def collective_rpc(request: Request[Any, Any, Any], fleet: NamedDependency
     """``reload_weights``: adopt a model's files as they are now; without ``model``, those of all models."""
     wanted = await decode_body(request, _DECODER)
     check(wanted)
-    name = None if wanted.model is None else fleet.resolve(wanted.model).name
+    name = configured_name(request.scope, fleet, wanted.model)
     try:
         async with asyncio.timeout(wanted.timeout):
             await fleet.reload_weights(name)

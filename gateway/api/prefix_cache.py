@@ -5,16 +5,18 @@ from __future__ import annotations
 from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import FromQuery
+from litestar.types import Scope
 
 from gateway.api.keys import ADMIN
+from gateway.api.naming import configured_name
 from gateway.api.schema.prefix_cache import ResetResponse
 from gateway.fleet import Fleet
 
 
 @post("/reset_prefix_cache", status_code=200, opt=ADMIN)
 async def reset_prefix_cache(
-    fleet: NamedDependency[Fleet], model: FromQuery[str | None] = None
+    scope: Scope, fleet: NamedDependency[Fleet], model: FromQuery[str | None] = None
 ) -> ResetResponse:
     """Forget the prompts that are kept; without ``model``, those of all models."""
-    await fleet.reset_prefix_cache(None if model is None else fleet.resolve(model).name)
+    await fleet.reset_prefix_cache(configured_name(scope, fleet, model))
     return ResetResponse()

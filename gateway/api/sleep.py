@@ -7,9 +7,11 @@ from typing import Literal
 from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromQuery
+from litestar.types import Scope
 
 from engine import ALL_TAGS, Level, Tag
 from gateway.api.keys import ADMIN
+from gateway.api.naming import configured_name
 from gateway.api.openapi.described import described
 from gateway.api.schema.sleep import SleepingResponse, SleepResponse, WakeResponse
 from gateway.fleet import Fleet
@@ -17,6 +19,7 @@ from gateway.fleet import Fleet
 
 @post("/sleep", status_code=200, opt=ADMIN | described(fails=(503,)))
 async def sleep(
+    scope: Scope,
     fleet: NamedDependency[Fleet],
     model: FromQuery[str | None] = None,
     level: FromQuery[Level] = 1,
@@ -25,11 +28,12 @@ async def sleep(
     """Put a model to sleep; without ``model``, every one that is not pinned.
 
     ``mode=wait`` lets what is in flight finish, ``abort`` cuts it off."""
-    return SleepResponse(level=await fleet.sleep(_name(fleet, model), level, mode))
+    return SleepResponse(level=await fleet.sleep(configured_name(scope, fleet, model), level, mode))
 
 
 @post("/wake_up", status_code=200, opt=ADMIN | described(fails=(503,)))
 async def wake_up(
+    scope: Scope,
     fleet: NamedDependency[Fleet],
     model: FromQuery[str | None] = None,
     tags: FromQuery[list[Tag] | None] = None,
@@ -37,16 +41,13 @@ async def wake_up(
     """Wake a model; without ``model``, all of them.
 
     ``tags=weights`` alone restores the weights only; the missing tag, or a request, completes it."""
-    awake = await fleet.wake(_name(fleet, model), frozenset(tags) if tags else ALL_TAGS)
+    awake = await fleet.wake(configured_name(scope, fleet, model), frozenset(tags) if tags else ALL_TAGS)
     return WakeResponse(status="awake" if awake else "sleeping", tags=tags)
 
 
 @get("/is_sleeping")
-async def is_sleeping(fleet: NamedDependency[Fleet], model: FromQuery[str | None] = None) -> SleepingResponse:
+async def is_sleeping(
+    scope: Scope, fleet: NamedDependency[Fleet], model: FromQuery[str | None] = None
+) -> SleepingResponse:
     """Whether a model sleeps; without ``model``, whether all of them do."""
-    return SleepingResponse(is_sleeping=fleet.is_sleeping(_name(fleet, model)))
-
-
-def _name(fleet: Fleet, model: str | None) -> str | None:
-    """The name behind an alias; None: every model."""
-    return None if model is None else fleet.resolve(model).name
+    return SleepingResponse(is_sleeping=fleet.is_sleeping(configured_name(scope, fleet, model)))

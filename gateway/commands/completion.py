@@ -134,7 +134,8 @@ def _models(parser: argparse.ArgumentParser, typed: Sequence[str]) -> list[str]:
     try:
         if "url" in options:
             with closing(Client(argparse.Namespace(**options), timeout=PATIENCE)) as client:
-                return [model["id"] for model in client.get("/v1/models")["data"]]
+                models = client.get("/v1/models")["data"]
+                return [name for model in models for name in (model["id"], *model["aliases"])]
     except CommandError:
         pass
     try:

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(_as_json(args.output, here, models, left_out))
     else:
-        _tell(args.output, models, left_out, found=found)
+        _tell(args.output, models, left_out, args.directories, found=found)
     return 0
 
 
@@ -48,6 +48,8 @@ def _sorted_out(found: Sequence[Found]) -> tuple[list[Found], list[Found]]:
 
 
 def _write(file: Path, text: str, *, force: bool) -> None:
+    if str(file) == "-":
+        raise CommandError("--output is a file's name; /dev/stdout shows what would be written", exit_code=2)
     try:
         with file.open("w" if force else "x", encoding="utf-8") as stream:
             stream.write(text)
@@ -72,9 +74,19 @@ def _as_json(file: Path, here: Machine, models: Sequence[Found], left_out: Seque
     )
 
 
-def _tell(file: Path, models: Sequence[Found], left_out: Sequence[Found], *, found: bool) -> None:
+def _tell(
+    file: Path,
+    models: Sequence[Found],
+    left_out: Sequence[Found],
+    directories: Sequence[Path],
+    *,
+    found: bool,
+) -> None:
     if not found:
-        print("No models that can be served are in the Hugging Face cache; here are the demo models.")
+        elsewhere = "".join(f" or in {directory}" for directory in directories)
+        print(
+            f"Nothing that can be served is in the Hugging Face cache{elsewhere}; here are the demo models."
+        )
     for model in models:
         size = f", {format_bytes(model.estimate.weights_bytes)}" if model.estimate else ""
         print(f"  {model.name} ({model.path}{size})")

@@ -81,6 +81,20 @@ class Events:
             transition.cause,
             transition.seconds,
             transition.bytes / 2**20,
+            extra={"details": _details(transition)},
         )
         for subscriber in tuple(self._subscribers):
             subscriber(transition)
+
+
+def _details(transition: Transition) -> dict[str, object]:
+    return {
+        "event": "transition",
+        "model": transition.model,
+        "before": transition.before,
+        "after": transition.after,
+        "sleep_level": transition.level,
+        "cause": transition.cause,
+        "seconds": transition.seconds,
+        "bytes": transition.bytes,
+    }

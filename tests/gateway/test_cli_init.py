@@ -128,3 +128,15 @@ def test_small_models_are_woken_at_start_as_long_as_nobody_misses_what_they_take
     assert preloads(machine(100), models) == [*(f"tiny{number}" for number in range(8)), "small"]
     assert preloads(machine(30), models) == [f"tiny{number}" for number in range(6)]
     assert preloads(machine(16), models) == []
+
+
+def test_a_directory_without_models_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    said = init(tmp_path, "empty")
+    assert "in the Hugging Face cache or in empty; here are the demo models" in said
+
+
+def test_standard_output_is_not_a_file_of_the_name(tmp_path: Path) -> None:
+    assert "/dev/stdout" in init(tmp_path, "--output", "-", code=2)
+    assert not list(tmp_path.iterdir())
+    assert "[models.demo-a]" in init(tmp_path, "--output", "/dev/stdout", "--force")

@@ -92,6 +92,12 @@ def model(home: Path, keys: str) -> str:
     return mistake(home, f'[models.demo]\npath = "here"\n{keys}\n')
 
 
+def test_a_mark_of_byte_order_is_no_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('\ufeff[models.a]\npath = "/there"\n', encoding="utf-8")
+    assert [model.name for model in load_config(file).models] == ["a"]
+
+
 def test_every_key_reaches_the_configuration(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECOND_KEY", "two")
     assert load(home, EVERYTHING) == Config(

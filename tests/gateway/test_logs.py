@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from gateway.fleet.events import Events, Transition
+from gateway.fleet.state import State
 from gateway.logs import JsonFormatter, TextFormatter
 
 
@@ -40,6 +42,40 @@ def test_fields_are_keys() -> None:
         "message": "POST /x",
         "model": "a",
         "seconds": 1.5,
+    }
+
+
+def test_a_transition_is_a_sentence_for_people_and_keys_for_programs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "dormouse.fleet")
+    transition = Transition(
+        model="a",
+        before=State.AWAKE,
+        after=State.ASLEEP,
+        level=1,
+        cause="idle",
+        seconds=0.5,
+        bytes=2**20,
+        at=7.0,
+    )
+    Events().record(transition)
+    (made,) = caplog.records
+    assert TextFormatter().format(made).endswith("INFO a: awake -> asleep level 1 (idle, 0.500 s, 1.0 MiB)")
+    line = json.loads(JsonFormatter().format(made))
+    del line["time"]
+    assert line == {
+        "level": "info",
+        "logger": "dormouse.fleet",
+        "message": "a: awake -> asleep level 1 (idle, 0.500 s, 1.0 MiB)",
+        "event": "transition",
+        "model": "a",
+        "before": "awake",
+        "after": "asleep",
+        "sleep_level": 1,
+        "cause": "idle",
+        "seconds": 0.5,
+        "bytes": 2**20,
     }
 
 

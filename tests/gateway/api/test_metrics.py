@@ -176,6 +176,16 @@ async def test_a_model_that_there_is_not_is_named(
     assert not any("model" in line.fields for line in lines(caplog))
 
 
+async def test_what_is_done_by_hand_names_its_model(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "dormouse.requests")
+    for path in ("/wake_up", "/api/pin", "/api/unpin", "/reset_prefix_cache", "/sleep"):
+        assert (await gateway.post(f"{path}?model=alpha")).status == 200
+    await gateway.post("/sleep")
+    assert [line.fields.get("model") for line in lines(caplog)] == ["alpha"] * 5 + [None]
+
+
 async def test_a_path_that_there_is_not_is_named(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "dormouse.requests")
     for path in ("/v1/chat/completion?key=secret", "/%1b[2J%0AINFO", f"/{'a' * 9999}"):
