@@ -17,13 +17,17 @@ PYTEST := $(BIN)/python -m pytest
 HERE := not soak and not gpu
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-# Two at a time, each with one thread and in the order of collecting; then alone those that measure time, with
-# as many threads as a user has. ARGS may choose tests of which one half has none, which pytest answers with 5.
-# Whatever the environment says, bytecode is written: the tests start sixty processes that import the same.
+# Linters beside the tests that leave room for them, then alone those that measure time. ARGS may choose tests
+# of which one half has none, which pytest answers with 5. Whatever the environment says, bytecode is written:
+# the tests start sixty processes that import the same.
 test: export PYTHONDONTWRITEBYTECODE :=
-test: lint $(CLIENTS)
-	OMP_NUM_THREADS=1 $(PYTEST) -m "$(HERE) and not alone" $(TWO) $(ARGS) || [ $$? -eq 5 ]
+test: $(VENV)/.test $(CLIENTS)
+	@$(MAKE) --no-print-directory -j2 lint together
 	$(PYTEST) -m "$(HERE) and alone" tests/e2e $(ARGS) || [ $$? -eq 5 ]
+
+# Two at a time, each with one thread and in the order of collecting.
+together:
+	OMP_NUM_THREADS=1 $(PYTEST) -m "$(HERE) and not alone" $(TWO) $(ARGS) || [ $$? -eq 5 ]
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

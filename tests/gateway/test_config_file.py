@@ -94,7 +94,7 @@ def model(home: Path, keys: str) -> str:
 
 def test_a_mark_of_byte_order_is_no_mistake(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
-    file.write_text('\ufeff[models.a]\npath = "/there"\n', encoding="utf-8")
+    file.write_text('\ufeff[models.a]\npath = "owner/name"\n', encoding="utf-8")
     assert [model.name for model in load_config(file).models] == ["a"]
 
 
