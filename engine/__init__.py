@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from engine.imports import quick_imports
@@ -136,12 +137,16 @@ def cached_repositories() -> list[str]:
 
 def memory_state(device: str = "cpu") -> MemoryState:
     """The memory of ``device`` as it is now. Imports no torch. Raises EngineError when there is none."""
-    from engine.memory.cuda_driver import cuda_driver, device_name
+    from engine.memory.cuda_driver import cuda_driver, cuda_ordinal, device_name
     from engine.memory.driver import memory_state
     from engine.memory.system import system
+    from engine.memory.torch_cache import kept_by_torch
 
     name = device_name(device)
-    return system.state() if name == "cpu" else memory_state(cuda_driver(name))
+    if name == "cpu":
+        return system.state()
+    state, kept = memory_state(cuda_driver(name)), kept_by_torch(cuda_ordinal(name) or 0)
+    return replace(state, available=state.available + kept)
 
 
 def limit_memory(device: str, limit: int) -> None:

@@ -31,6 +31,7 @@ from engine.memory.cuda_driver import cuda_driver, device_name
 from engine.memory.driver import Driver
 from engine.memory.ring import Ring
 from engine.memory.sizes import PAGE
+from engine.memory.torch_cache import give_back
 from engine.pace import OneLayerAhead, Pace, computed_at_once
 from engine.store import RamStore, Store
 from engine.types import DeviceError, EngineError
@@ -275,7 +276,7 @@ def cuda_device(
     finish = partial(finish_steps, device)
     return Device(
         name,
-        partial(CudaArena, driver, make_tensor=make_tensor, budget=budget, finish=finish),
+        partial(CudaArena, driver, make_tensor=make_tensor, budget=budget, finish=finish, relieve=give_back),
         budget,
         partial(CudaStore, driver, SharedRing(partial(Ring, driver, _RING, _RING_BUFFER))),
         page=driver.allocation_granularity(),

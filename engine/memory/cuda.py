@@ -39,17 +39,20 @@ class CudaArena:
         budget: Budget | None = None,
         chunk: int = CHUNK,
         finish: Callable[[], None] = lambda: None,
+        relieve: Callable[[], None] | None = None,
     ) -> None:
         """``finish`` waits for what is queued on the device and may touch what is released: a kernel that
         finds no memory ends the context, and a pass that was given up is still under way. Where
         ``granularity`` is given, any multiple of it is released by itself; else memory is mapped in pieces
-        of ``chunk``, and released as it was committed."""
+        of ``chunk``, and released as it was committed. ``relieve`` has others give back what they only keep,
+        before the device is called full."""
         driver.make_current()
         self._driver = driver
         self._budget = budget or Budget()
         self.granularity = round_up(granularity or 1, driver.allocation_granularity())
         self.size = round_up(max(size, 1), self.granularity)
         self._finish = finish
+        self._relieve = relieve
         self._chunk = self.granularity if granularity else round_up(chunk, self.granularity)
         self._mappings: dict[int, _Mapping] = {}
         """By their offsets."""
@@ -73,15 +76,27 @@ class CudaArena:
         with ExitStack() as undo:
             undo.callback(self._budget.give, total)
             try:
-                for offset, length in ranges:
-                    self._map(offset, length, undo)
+                self._map_all(ranges, undo)
             except DriverError as error:
-                undo.close()
                 if error.out_of_memory:
                     raise OutOfMemory(total, self._driver.mem_get_info()[0]) from error
                 raise
             yield
             undo.pop_all()
+
+    def _map_all(self, ranges: Sequence[tuple[int, int]], undo: ExitStack) -> None:
+        """Nothing is mapped any more when it raises."""
+        for relieve in (self._relieve, None):
+            try:
+                with ExitStack() as mapped:
+                    for offset, length in ranges:
+                        self._map(offset, length, mapped)
+                    undo.push(mapped.pop_all())
+                return
+            except DriverError as error:
+                if relieve is None or not error.out_of_memory:
+                    raise
+                relieve()
 
     def _map(self, offset: int, length: int, undo: ExitStack) -> None:
         for start, size in self.pieces(offset, length):

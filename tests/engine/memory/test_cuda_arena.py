@@ -301,3 +301,30 @@ def test_nothing_is_unmapped_before_what_is_queued_is_done(driver: FakeDriver) -
     assert not calls_of(driver, lambda: arena.release(0, 0))
     commit(arena, 0, 2 * G)
     assert calls_of(driver, arena.close)[0] == ("finish",)
+
+
+def test_others_give_back_what_they_keep_before_the_device_is_called_full(driver: FakeDriver) -> None:
+    driver.make_current()
+    others = driver.mem_create(2 * G)
+    kept = [driver.mem_create(6 * G), driver.mem_create(4 * G)]
+
+    def relieve() -> None:
+        driver.mem_release(kept.pop())
+
+    arena = CudaArena(driver, 16 * G, make_tensor=driver.tensor, chunk=2 * G, relieve=relieve)
+    commit(arena, 0, 8 * G, fill=3)
+    assert (len(kept), arena.committed) == (1, 8 * G)
+    assert (arena.tensor[: 8 * G] == 3).all()
+    with pytest.raises(OutOfMemory):
+        commit(arena, 8 * G, 8 * G)
+    assert (len(kept), arena.committed) == (0, 8 * G)
+    arena.close()
+    driver.mem_release(others)
+
+
+def test_what_is_wrong_is_not_tried_again(driver: FakeDriver) -> None:
+    arena = CudaArena(driver, 8 * G, make_tensor=driver.tensor, relieve=lambda: pytest.fail("relieved"))
+    driver.fail("mem_create")
+    with pytest.raises(DriverError):
+        commit(arena, 0, G)
+    arena.close()
