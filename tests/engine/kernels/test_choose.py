@@ -25,7 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "the narrowest nucleus": {"top_p": 1e-9},
     "more than there are": {"top_k": 1000},
 }
-VOCABULARY, DRAWS = 20, 24
+VOCABULARY, DRAWS = 20, 16
 
 
 def drawn(logits: torch.Tensor, settings: list[tuple[float, ...]], device: torch.device) -> list[int]:
@@ -85,9 +85,9 @@ def test_the_end_of_the_distribution_is_a_token_that_may_come(device: torch.devi
 
 
 def test_a_row_draws_the_same_in_any_company(device: torch.device) -> None:
-    logits = torch.randn(5, VOCABULARY, generator=torch.Generator().manual_seed(1))
-    settings = [(0.8, 12, 0.9, 0.0, u) for u in (0.1, 0.3, 0.5, 0.7, 0.9)]
-    alone = [drawn(logits[row : row + 1], settings[row : row + 1], device)[0] for row in range(5)]
+    logits = torch.randn(3, VOCABULARY, generator=torch.Generator().manual_seed(1))
+    settings = [(0.8, 12, 0.9, 0.0, u) for u in (0.1, 0.5, 0.9)]
+    alone = [drawn(logits[row : row + 1], settings[row : row + 1], device)[0] for row in range(3)]
     assert drawn(logits, settings, device) == alone
 
 

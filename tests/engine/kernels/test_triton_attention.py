@@ -70,7 +70,7 @@ async def test_a_model_answers_as_with_the_cpus(
             "engine.models.decoder.operations_for", lambda config, _, made=operations: made(config)
         )
         run = stepper(directory, chunk=16)
-        prompts = [run.add(ids, greedy(3)) for ids in (list(range(5, 31)), [7, 8, 9])]
+        prompts = [run.add(ids, greedy(2)) for ids in (list(range(5, 24)), [7, 8])]
         run.run()
         answers.append([run.answers[prompt] for prompt in prompts])
     for expected, found in zip(*answers, strict=True):
