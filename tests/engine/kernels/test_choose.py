@@ -25,7 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "the narrowest nucleus": {"top_p": 1e-9},
     "more than there are": {"top_k": 1000},
 }
-VOCABULARY, DRAWS = 20, 16
+VOCABULARY, DRAWS = 20, 24
 
 
 def drawn(logits: torch.Tensor, settings: list[tuple[float, ...]], device: torch.device) -> list[int]:
