@@ -1,18 +1,21 @@
-"""The weights of a model on a CUDA device: copied out once, read from the files when there is no copy."""
+"""The weights of a model on a CUDA device: copied in from locked memory, or read from the files."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from engine.copy_reader import CopyReader
+from engine.memory.copies import HostCopies, HostCopy
 from engine.memory.cuda import CudaArena
 from engine.memory.driver import Driver
-from engine.memory.host import LockedMemory
 from engine.memory.ring import Ring
-from engine.memory.transfer import commit_from, copy_out
-from engine.ring_reader import RingReader
+from engine.memory.transfer import commit_beside, commit_from, copy_out
+from engine.reader import ShardReader
+from engine.ring_reader import Mapped, RingReader
 from engine.store import Source
+from engine.types import OutOfMemory
 
 
 class SharedRing:
@@ -32,17 +35,23 @@ class SharedRing:
 
 
 class CudaStore:
-    """See ``engine.store.Store``. Weights never change while they serve, so the copy that the first light
-    sleep makes is good for every later one, and those only unmap."""
+    """See ``engine.store.Store``. Weights never change while they serve, so a copy is good for every later
+    sleep, and those only unmap. It is made while the files are first read, if there is room that nobody
+    uses; else by the first light sleep."""
 
     in_ram = False
 
-    def __init__(self, driver: Driver, ring: SharedRing, arena: CudaArena) -> None:
+    def __init__(
+        self, driver: Driver, copies: HostCopies, ring: SharedRing, arena: CudaArena, *, copy_early: bool
+    ) -> None:
         self._driver = driver
+        self._copies = copies
         self._ring = ring
         self._arena = arena
-        self._copy: LockedMemory | None = None
-        self._reader: RingReader | None = None
+        self._copy_early = copy_early
+        """Not yet read, and wanted."""
+        self._copy = HostCopy()
+        self._reader: ShardReader | None = None
         self._copied_in = 0
 
     @property
@@ -51,34 +60,51 @@ class CudaStore:
 
     @property
     def copied(self) -> int:
-        return self._copy.size if self._copy else 0
+        return self._copy.size
 
     def restart(self) -> None:
         self._reader, self._copied_in = None, 0
 
     @contextmanager
     def filled(self, source: Source) -> Iterator[None]:
-        if self._copy is not None:
-            with commit_from(self._driver, self._arena, self._copy, source.span):
-                self._copied_in = source.span
-                yield
-            return
-        self._reader = RingReader(self._ring.get(), self._arena.address)
-        with self._arena.commit(0, source.span):
-            self._reader.read(source.shards, source.slices, source.dtype)
+        self._copies.claim(self._copy)
+        memory, span = self._copy.memory, source.span
+        with commit_from(self._driver, self._arena, memory, span) if memory else self._read(source):
+            self._copied_in = span
             yield
+        self._copies.spare(self._copy)
+
+    @contextmanager
+    def _read(self, source: Source) -> Iterator[None]:
+        if self._copy_early:
+            with suppress(OutOfMemory):
+                self._copy.memory = self._copies.make(source.span)
+        try:
+            with commit_beside(self._arena, source.span) as mapped:
+                self._reader = self._new_reader(mapped)
+                self._reader.read(source.shards, source.slices, source.dtype)
+                mapped(source.span)
+                yield
+        except BaseException:
+            self._copy.close()
+            raise
+        self._copy_early = False
+
+    def _new_reader(self, mapped: Mapped) -> ShardReader:
+        if self._copy.memory is not None:
+            return CopyReader(self._driver, self._copy.memory, self._arena, mapped)
+        return RingReader(self._ring.get(), self._arena.address, mapped)
 
     def keep(self, source: Source) -> None:
-        if self._copy is None:
-            copy = LockedMemory(self._driver, source.span)
+        if not self._copies.claim(self._copy):
+            memory = self._copies.make_needed(source.span)
             try:
-                copy_out(self._driver, self._arena, copy, source.span)
+                copy_out(self._driver, self._arena, memory, source.span)
             except BaseException:
-                copy.close()
+                memory.close()
                 raise
-            self._copy = copy
+            self._copy.memory = memory
 
     def forget(self) -> None:
-        if self._copy is not None:
-            self._copy.close()
-            self._copy = None
+        self._copies.claim(self._copy)
+        self._copy.close()

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -25,15 +25,16 @@ from engine.graphs import GraphRecorder
 from engine.kv_cache import KVCache
 from engine.memory.arena import ArenaFactory
 from engine.memory.budget import Budget
+from engine.memory.copies import HostCopies
 from engine.memory.cpu import CpuArena, trim_allocator, tune_allocator
 from engine.memory.cuda import CudaArena, TensorFactory, tensor_factory
 from engine.memory.cuda_driver import cuda_driver, device_name
 from engine.memory.driver import Driver
 from engine.memory.ring import Ring
-from engine.memory.sizes import PAGE
+from engine.memory.sizes import HUGE_PAGE, PAGE, round_up
 from engine.memory.torch_cache import give_back
 from engine.pace import OneLayerAhead, Pace, computed_at_once
-from engine.store import RamStore, Store
+from engine.store import RamStore, StoreFactory
 from engine.types import DeviceError, EngineError
 
 T = TypeVar("T")
@@ -70,18 +71,21 @@ class Device:
         name: str,
         make_arena: ArenaFactory,
         budget: Budget | None = None,
-        make_store: Callable[[Any], Store] = RamStore,
+        make_store: StoreFactory = RamStore,
         page: int = PAGE,
         graphs: GraphRecorder | None = None,
         pace: Pace = computed_at_once,
+        copies: HostCopies | None = None,
     ) -> None:
-        """``make_store``: for the weights in one of its arenas. ``page``: its smallest piece of memory."""
+        """``make_store``: for the weights in one of its arenas, and whether to copy them early. ``page``: its
+        smallest piece of memory."""
         self.name = name
         self.graphs = graphs
         self.pace = pace
         self.make_store = make_store
         self.page = page
         self.budget = budget or Budget()
+        self._copies = copies
         self.caches: list[KVCache] = []
         """Those of all its engines: each may ask the others for what they do not use."""
         self.torch_device = torch.device(name)
@@ -94,6 +98,12 @@ class Device:
         """Nothing has happened since no chore was left to do."""
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
+
+    def limit_memory(self, limit: int | None, host_limit: int | None) -> None:
+        """What all its engines may hold together on it, and beside it in the host's memory. Blocking."""
+        self.budget.limit = limit
+        if self._copies is not None:
+            self._copies.limit(host_limit)
 
     def add(self, stepper: Stepper) -> None:
         with self._wake:
@@ -274,12 +284,15 @@ def cuda_device(
     budget, device = Budget(), torch.device(name)
     make_tensor = make_tensor or tensor_factory(device)
     finish = partial(finish_steps, device)
+    copies = HostCopies(driver, set_aside=round_up(_RING * _RING_BUFFER, HUGE_PAGE))
+    ring = SharedRing(partial(copies.find_room, partial(Ring, driver, _RING, _RING_BUFFER)))
     return Device(
         name,
         partial(CudaArena, driver, make_tensor=make_tensor, budget=budget, finish=finish, relieve=give_back),
         budget,
-        partial(CudaStore, driver, SharedRing(partial(Ring, driver, _RING, _RING_BUFFER))),
+        partial(CudaStore, driver, copies, ring),
         page=driver.allocation_granularity(),
         graphs=graphs,
         pace=OneLayerAhead(device) if device.type == "cuda" else computed_at_once,
+        copies=copies,
     )

@@ -21,7 +21,7 @@ class DirectFile:
     """The file that is open as ``fd``, which stays the caller's. Thread-safe."""
 
     def __init__(self, path: Path, fd: int) -> None:
-        self._fd = fd
+        self.fd = fd
         self.direct = None if _is_cached(fd) else _open_direct(path, fd)
         """A descriptor that reads past the page cache; None: through it."""
 
@@ -36,7 +36,7 @@ class DirectFile:
             except OSError as error:
                 if error.errno != errno.EINVAL:  # opened so, but not to be read so
                     raise
-        _read(self._fd, buffer[:length], offset, length, 1)
+        _read(self.fd, buffer[:length], offset, length, 1)
         return 0
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ class TorchEngine:
         self._path = path
         self._options = options
         self._device = get_device(device)
-        self._device.budget.limit = options.device_limit
+        self._device.limit_memory(options.device_limit, options.host_limit)
         self._from_hub = local_directory(path) is None
         directory = local_directory(path) or fetch_small_files(path, options.revision)
         self._checkpoint = Checkpoint(directory)
@@ -183,7 +183,11 @@ class TorchEngine:
         if model is not None:
             if level == 1 and not model.weights.in_ram:
                 await self._device.beside_steps(partial(_keep, model.weights))
-            freed = await self._device.between_steps(lambda: self._release(level))
+            try:
+                freed = await self._device.between_steps(lambda: self._release(level))
+            finally:
+                if level == 2 and not model.weights.in_ram:
+                    await self._device.beside_steps(model.weights.forget)
         return TransitionReport(seconds=time.perf_counter() - started, bytes=freed)
 
     async def suspend(self, *, keep_kv: bool) -> None:
@@ -278,10 +282,8 @@ class TorchEngine:
         freed = model.kv.trim()
         if model.weights.resident and (level == 2 or not model.weights.in_ram):
             freed += model.weights.nbytes
-        if level == 2:
+        if level == 2 or not model.weights.in_ram:
             model.weights.release()
-        elif not model.weights.in_ram:
-            model.weights.release(keep=True)
         trim_allocator()
         return freed
 

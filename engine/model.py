@@ -83,8 +83,9 @@ def build_model(checkpoint: Checkpoint, config: ModelConfig, options: EngineOpti
     if device.graphs and decoder.steady and not config.sentence:
         shape = (options.max_running, blocks_for(length))
         graphs = DecodeGraphs(decoder, kv.layers, shape, device.torch_device, device.graphs)
+    store = device.make_store(weights_arena, copy_early=options.copy_early)
     return Model(
-        weights=Weights(layout, weights_arena, decoder.linears, device.make_store(weights_arena)),
+        weights=Weights(layout, weights_arena, decoder.linears, store),
         kv=kv,
         scheduler=Scheduler(kv, options.max_running, StepBudget(), config.prompt_variant),
         runner=Runner(decoder, kv, device.torch_device, graphs, device.pace),

@@ -100,7 +100,7 @@ class Reader(ShardReader):
     ) -> Iterator[Callable[[], int]]:
         straight = [s for s in slices if DTYPES[s.source.dtype] == dtype]
         for stretch in plan(straight, _PIECE):
-            yield partial(_scatter, shard, fd, stretch, self._buffer)
+            yield partial(scatter, shard, fd, stretch, self._buffer)
         for part in slices:
             if DTYPES[part.source.dtype] != dtype:
                 yield from self._conversions(shard, fd, part, dtype)
@@ -118,7 +118,7 @@ class Reader(ShardReader):
 
             def convert(offset: int = offset, nbytes: int = nbytes, target: torch.Tensor = target) -> int:
                 staging = bytearray(nbytes)
-                _scatter(shard, fd, Stretch(offset, ((0, nbytes),)), memoryview(staging))
+                scatter(shard, fd, Stretch(offset, ((0, nbytes),)), memoryview(staging))
                 target.copy_(torch.frombuffer(staging, dtype=source))
                 return nbytes
 
@@ -181,7 +181,7 @@ def reading(shard: Shard) -> Iterator[None]:
         ) from error
 
 
-def _scatter(shard: Shard, fd: int, stretch: Stretch, buffer: memoryview) -> int:
+def scatter(shard: Shard, fd: int, stretch: Stretch, buffer: memoryview) -> int:
     """Read the stretch into its targets; a short read goes on where it stopped."""
     views = [buffer[start : start + length] for start, length in stretch.targets]
     offset, total = stretch.offset, 0

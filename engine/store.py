@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -51,7 +51,13 @@ class Store(Protocol):
         nothing."""
 
     def forget(self) -> None:
-        """Give back the RAM beside the arena."""
+        """Give back the RAM beside the arena. Blocking, as all of these."""
+
+
+class StoreFactory(Protocol):
+    def __call__(self, arena: Any, /, *, copy_early: bool) -> Store:
+        """Of an arena of the same device. ``copy_early``: have ``copied`` what is first read, if there is
+        room."""
 
 
 class RamStore:
@@ -60,7 +66,7 @@ class RamStore:
     in_ram = True
     copied = 0
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: Arena, *, copy_early: bool = False) -> None:
         self._arena = arena
         self._reader = Reader(arena.tensor)
 

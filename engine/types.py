@@ -70,6 +70,10 @@ class EngineOptions:
     """Most bytes that the KV cache may ever hold; None: only what max_running and max_model_len say."""
     device_limit: int | None = None
     """Most bytes that all engines on the device may hold together; the last engine opened decides."""
+    host_limit: int | None = None
+    """Most bytes of RAM that they may lock beside a device with memory of its own; in the same way."""
+    copy_early: bool = True
+    """Lock RAM for the weights when they are first read, for level-1 sleeps; else for the first of those."""
     prefix_cache: bool = True
     """Keep the KV blocks of finished sequences for prompts that begin as they did."""
     revision: str = "main"

@@ -168,11 +168,15 @@ class Weights:
         finally:
             self._lock.release()
 
-    def release(self, *, keep: bool = False) -> None:
-        """``keep``: but for what ``keep`` has copied."""
+    def forget(self) -> None:
+        """Give back what keeps them for the next wake beside the arena. Blocking; runs beside the device's
+        worker."""
         with self._lock:
-            if not keep:
-                self._store.forget()
+            self._store.forget()
+
+    def release(self) -> None:
+        """Give back what is behind the arena."""
+        with self._lock:
             if self.resident:
                 self.resident = False
                 self._plain.clear()
@@ -186,6 +190,7 @@ class Weights:
         if not self._layout.same_tensors(layout):
             message = "the files hold other names, shapes or dtypes than before"
             raise CheckpointError(message, reason=message)
+        self.forget()  # the bytes of the old files
         if self.resident:
             self.release()
             old, self._layout = self._layout, layout
@@ -194,5 +199,4 @@ class Weights:
             except BaseException:
                 self._layout = old
                 raise
-        self._store.forget()  # the bytes of the old files
         self._layout = layout

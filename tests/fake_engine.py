@@ -109,7 +109,8 @@ class FakeBackend:
         self.host_total = host_total
         self.shared = shared
         self.limits: dict[str, int] = {}
-        """Told by ``limit_memory``, by device."""
+        self.host_limits: dict[str, int] = {}
+        """Both told by ``limit_memory``, by device."""
         self.foreign = 0
         """Device memory that somebody else uses."""
         self.sleep = sleep
@@ -150,8 +151,9 @@ class FakeBackend:
         available = self.total - used - self.foreign
         return MemoryState(total=self.total, available=available, shared_with_host=self.shared)
 
-    def limit_memory(self, device: str, limit: int) -> None:
+    def limit_memory(self, device: str, limit: int, host_limit: int) -> None:
         self.limits[device] = limit
+        self.host_limits[device] = host_limit
 
     def _spec(self, path: str) -> FakeSpec:
         if path not in self.specs:

@@ -74,6 +74,7 @@ def build_embedding_model(
     layout = make_layout(checkpoint, config, options)
     arena = device.make_arena(layout.nbytes)
     encoder = Encoder(config, layout.views(arena.tensor))
-    weights = Weights(layout, arena, encoder.linears, device.make_store(arena))
+    store = device.make_store(arena, copy_early=options.copy_early)
+    weights = Weights(layout, arena, encoder.linears, store)
     pooling = Pooling(sentence, weights.views())
     return EmbeddingModel(weights, NoKV(), EncoderBody(encoder), pooling, 0, (arena,))

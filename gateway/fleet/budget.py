@@ -25,7 +25,7 @@ class Backend(Protocol):
 
     def memory_state(self, device: str = ...) -> MemoryState: ...
 
-    def limit_memory(self, device: str, limit: int) -> None: ...
+    def limit_memory(self, device: str, limit: int, host_limit: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,8 @@ class Memory:
         """Other limits from now on."""
         self._config = config
         for device in tuple(self._in_use):
-            self._backend.limit_memory(device, self.device(self.device_name(device), ()).limit)
+            limit = self.device(self.device_name(device), ()).limit
+            self._backend.limit_memory(device, limit, self.host(()).limit)
 
     def open(self, config: ModelConfig) -> Opened:
         """Open an engine whose KV leaves room for its own weights, however the limit is raised. Blocking."""
@@ -71,6 +72,7 @@ class Memory:
         weights = estimate.weights_bytes if estimate else 0
         pool = self.device(device, ())
         options = replace(options, device_limit=pool.limit, kv_limit=max(0, pool.total - weights))
+        options = replace(options, host_limit=self.host(()).limit, copy_early=config.level != 2)
         engine = self._backend.open(config.path, config.device, options)
         self._in_use.add(config.device)
         return Opened(engine=engine, device=device, estimate=estimate)

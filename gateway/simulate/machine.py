@@ -87,7 +87,7 @@ class Machine:
             total, used = self._device_memory, self.device_used
         return MemoryState(total=total, available=total - used, shared_with_host=self.shared)
 
-    def limit_memory(self, device: str, limit: int) -> None:
+    def limit_memory(self, device: str, limit: int, host_limit: int) -> None:
         """There is no limit here but the fleet's own."""
 
     def count(self) -> None:

@@ -17,11 +17,15 @@ import engine
 from engine.device import Device, cuda_device, get_device
 from engine.engine import TorchEngine
 from engine.memory.driver import memory_state
-from engine.memory.host import LockedMemory
-from engine.types import CheckpointError, EngineError, EngineOptions, Level, OutOfMemory
+from engine.memory.system import SystemMemory
+from engine.types import CheckpointError, EngineError, EngineOptions, Level, MemoryState
 from tests.engine.encoders import make_encoder
 from tests.engine.harness import collect, greedy, prompt, together
 from tests.engine.memory.fake_driver import GRANULARITY, FakeDriver
+
+MIB = 2**20
+RING = 2 * MIB
+"""Set aside for the ring."""
 
 PROMPTS = [prompt(length, seed=length) for length in (3, 200, 17)]
 
@@ -90,12 +94,13 @@ async def test_what_is_held_where(llama: Path, awake: Open, driver: FakeDriver) 
     engine = await awake(llama)
     await together(engine, PROMPTS, 2)
     full = engine.footprint()
-    assert (full.host_copy, driver.used) == (0, full.weights + full.kv)
+    assert driver.used == full.weights + full.kv
+    assert full.host_copy >= full.weights, "made while the files were read"
     report = await engine.sleep(1)
     asleep = engine.footprint()
     assert report.bytes == full.weights + full.kv
     assert (asleep.weights, asleep.kv, driver.used) == (0, 0, 0)
-    assert asleep.host_copy >= full.weights
+    assert asleep.host_copy == full.host_copy
     assert asleep.to_wake >= full.weights
     assert (await engine.wake()).bytes == full.weights
     assert engine.footprint().host_copy == asleep.host_copy, "it is kept for the next sleep"
@@ -104,13 +109,26 @@ async def test_what_is_held_where(llama: Path, awake: Open, driver: FakeDriver) 
     assert (deep.weights, deep.kv, deep.host_copy, driver.used) == (0, 0, 0, 0)
 
 
-async def test_a_second_light_sleep_copies_nothing(llama: Path, awake: Open, driver: FakeDriver) -> None:
+@pytest.mark.parametrize("copy_early", [True, False])
+async def test_a_light_sleep_copies_nothing_if_it_was_done(
+    llama: Path, awake: Open, driver: FakeDriver, copy_early: bool
+) -> None:
+    engine = await awake(llama, copy_early=copy_early)
+    for copies in (not copy_early, False):
+        driver.calls.clear()
+        await engine.sleep(1)
+        assert ("copy_to_host" in driver.names) == ("host_register" in driver.names) == copies
+        assert copies or set(driver.names) == {"mem_unmap", "mem_release"}
+        await engine.wake()
+
+
+async def test_what_is_copied_early_needs_no_ring(llama: Path, awake: Open, driver: FakeDriver) -> None:
     engine = await awake(llama)
-    await engine.sleep(1)
+    assert len(driver.registered) == 1
+    await engine.sleep(2)
     await engine.wake()
-    driver.calls.clear()
-    await engine.sleep(1)
-    assert set(driver.names) == {"mem_unmap", "mem_release"}
+    assert len(driver.registered) == 1, "through the ring, and not copied again before it is needed"
+    assert engine.footprint().host_copy == 0
 
 
 async def test_a_light_sleeper_needs_no_file(
@@ -129,11 +147,10 @@ async def test_a_light_sleeper_can_be_put_to_deeper_sleep(
 ) -> None:
     engine = await awake(llama)
     before = await collect(engine, prompt(9), greedy(5))
-    locked = len(driver.registered)
     await engine.sleep(1)
-    assert len(driver.registered) == locked + 1
+    assert len(driver.registered) == 1
     await engine.sleep(2)
-    assert (len(driver.registered), engine.footprint().host_copy) == (locked, 0)
+    assert (len(driver.registered), engine.footprint().host_copy) == (0, 0)
     await engine.wake()
     assert await collect(engine, prompt(9), greedy(5)) == before
 
@@ -141,19 +158,72 @@ async def test_a_light_sleeper_can_be_put_to_deeper_sleep(
 async def test_a_light_sleep_without_ram_for_it_is_a_deep_one(
     llama: Path, awake: Open, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = await awake(llama)
+    engine = await awake(llama, copy_early=False)
     before = await collect(engine, prompt(9), greedy(5))
-
-    def scarce(self: LockedMemory, driver: FakeDriver, size: int) -> None:
-        raise OutOfMemory(size, 0)
-
     with monkeypatch.context() as patch:
-        patch.setattr(LockedMemory, "__init__", scarce)
+        no_ram(patch)
         await engine.sleep(1)
     driver.assert_idle()
     assert (engine.footprint().weights, engine.footprint().host_copy) == (0, 0)
     await engine.wake()
     assert await collect(engine, prompt(9), greedy(5)) == before
+
+
+def no_ram(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on nobody may touch any."""
+    nothing = MemoryState(total=2**30, available=0, shared_with_host=True)
+    monkeypatch.setattr(SystemMemory, "state", lambda self: nothing)
+
+
+async def test_without_ram_for_a_copy_it_is_made_by_the_first_sleep(
+    llama: Path, awake: Open, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = await awake(llama, copy_early=False)  # which leaves the ring
+    before = await collect(ring, prompt(9), greedy(5))
+    with monkeypatch.context() as patch:
+        no_ram(patch)
+        engine = await awake(llama)
+    assert engine.footprint().host_copy == 0
+    assert await collect(engine, prompt(9), greedy(5)) == before
+    await engine.sleep(1)
+    assert engine.footprint().host_copy > 0
+    await engine.wake()
+    assert await collect(engine, prompt(9), greedy(5)) == before
+
+
+async def test_a_spare_copy_makes_room_for_that_of_a_sleeper(
+    llama: Path, awake: Open, driver: FakeDriver, device: Device
+) -> None:
+    """Two whose copies do not fit together: whoever falls asleep has it."""
+    room = RING + 2 * MIB
+    one, two = [await awake(llama, host_limit=room) for _ in range(2)]
+    said = await together(one, PROMPTS, 5)
+    assert (one.footprint().host_copy, two.footprint().host_copy) == (2 * MIB, 0)
+    for sleeper, other in ((two, one), (one, two), (two, one)):
+        await sleeper.sleep(1)
+        assert (sleeper.footprint().host_copy, other.footprint().host_copy) == (2 * MIB, 0)
+        await other.sleep(1)
+        assert other.footprint().host_copy == 0, "a sleeper's copy is not taken"
+        for each in (sleeper, other):
+            await each.wake()
+            assert await together(each, PROMPTS, 5) == said
+    assert sum(map(len, driver.registered.values())) <= room
+
+
+async def test_spare_copies_beyond_a_lower_limit_are_given_back(
+    llama: Path, awake: Open, driver: FakeDriver, device: Device
+) -> None:
+    one, two, three = [await awake(llama) for _ in range(3)]
+    await two.sleep(1)
+    await one.sleep(1)
+    await one.wake()
+    device.limit_memory(None, RING + 4 * MIB)
+    assert [each.footprint().host_copy // MIB for each in (one, two, three)] == [2, 2, 0]
+    device.limit_memory(None, 0)
+    assert [each.footprint().host_copy // MIB for each in (one, two, three)] == [0, 2, 0]
+    await two.wake()
+    device.limit_memory(None, 0)
+    assert not driver.registered
 
 
 @pytest.mark.parametrize("level", [1, 2])
@@ -163,14 +233,33 @@ async def test_a_wake_that_fails_half_way_gives_back_and_the_next_is_whole(
     engine = await awake(llama)
     before = await collect(engine, prompt(9), greedy(5))
     await engine.sleep(level)
+    locked = engine.footprint().host_copy
     for call in ("mem_create", "mem_map", "mem_set_access", "copy_to_device"):
         driver.fail(call)
         with pytest.raises(EngineError, match=call):
             await engine.wake()
         driver.assert_idle()
         assert (engine.footprint().weights, engine.footprint().kv) == (0, 0)
+        assert engine.footprint().host_copy == locked
     await engine.wake()
     assert await collect(engine, prompt(9), greedy(5)) == before
+
+
+async def test_a_first_wake_that_fails_half_way_gives_back_the_copy_too(
+    llama: Path, awake: Open, driver: FakeDriver
+) -> None:
+    calls = "host_register", "stream_create", "mem_create", "mem_map", "mem_set_access", "copy_to_device"
+    engine = TorchEngine(str(llama), "cuda", EngineOptions())
+    for call in calls:
+        driver.fail(call)
+        with pytest.raises(EngineError, match=call):
+            await engine.wake()
+        driver.assert_idle()
+        assert not driver.registered
+        assert engine.footprint().host_copy == 0
+    await engine.wake()
+    assert engine.footprint().host_copy > 0, "the next may"
+    await engine.close()
 
 
 async def test_files_that_changed_fail_a_deep_wake(llama: Path, awake: Open, tmp_path: Path) -> None:

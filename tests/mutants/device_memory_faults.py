@@ -12,10 +12,13 @@ import pytest
 from engine import direct
 from engine.memory import host, parallel
 from engine.memory.budget import Budget
+from engine.memory.copies import HostCopies, HostCopy
 from engine.memory.cuda import CudaArena
 from engine.memory.host import LockedMemory
 from engine.memory.ring import Buffer, Ring
+from engine.memory.transfer import _Mapper
 from engine.ring_reader import RingReader
+from tests.engine import test_ring_reader
 from tests.engine.memory import test_host
 from tests.engine.memory.fake_driver import FakeDriver
 from tests.mutants.engine_faults import Fault
@@ -24,6 +27,8 @@ FAULTS: dict[str, tuple[Fault, str]] = {}
 
 ARENA = "memory/test_cuda_arena.py::"
 RING = "memory/test_ring.py::"
+COPIES = "memory/test_copies.py::"
+TRANSFER = "memory/test_transfer.py::"
 READER = "test_ring_reader.py::"
 
 
@@ -158,3 +163,69 @@ def a_file_is_opened_again_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
 @caught_by(ARENA + "test_a_broken_device_is_told_from_a_refused_call")
 def a_broken_device_is_a_refused_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.memory.driver._STICKY", frozenset())
+
+
+@caught_by(COPIES + "test_a_sleepers_copy_and_one_in_use_are_never_taken")
+def a_copy_in_use_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostCopies, "claim", lambda self, copy: copy.memory is not None)
+
+
+@caught_by(COPIES + "test_the_spare_one_that_was_unused_for_longest_goes_first_and_no_more_than_needed")
+def the_copy_used_last_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostCopies, "_give_back", lambda self: self._spare.pop().close())
+
+
+@caught_by(COPIES + "test_nothing_is_given_back_that_would_not_be_enough")
+def copies_are_given_back_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = HostCopies.find_room
+
+    def find_room(self: HostCopies, take: Any) -> Any:
+        while self._spare:
+            self._give_back()
+        return real(self, take)
+
+    monkeypatch.setattr(HostCopies, "find_room", find_room)
+
+
+@caught_by(COPIES + "test_what_is_set_aside_is_no_copys")
+def nothing_is_set_aside_for_the_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = HostCopies.__init__
+    monkeypatch.setattr(HostCopies, "__init__", lambda self, driver, set_aside: real(self, driver))
+
+
+@caught_by(COPIES + "test_a_lower_limit_takes_what_is_spare")
+def a_lower_limit_holds_for_later_copies_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostCopies, "limit", lambda self, limit: setattr(self.budget, "limit", limit))
+
+
+@caught_by("test_cuda_device.py::test_a_spare_copy_makes_room_for_that_of_a_sleeper")
+def copies_of_the_awake_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostCopies, "spare", lambda self, copy: None)
+
+
+@caught_by("test_cuda_device.py::test_a_light_sleep_copies_nothing_if_it_was_done[True]")
+def a_copy_is_made_again_for_every_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostCopies, "claim", lambda self, copy: copy.close())
+
+
+@caught_by("test_cuda_device.py::test_a_first_wake_that_fails_half_way_gives_back_the_copy_too")
+def a_failed_read_leaves_its_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostCopy, "close", lambda self: None)
+
+
+@caught_by(READER + "test_files_are_read_while_memory_is_mapped")
+def all_is_mapped_before_the_first_byte_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(test_ring_reader, "PATIENCE", 0.2)
+    monkeypatch.setattr(_Mapper, "start", _Mapper.run)
+    monkeypatch.setattr(_Mapper, "join", lambda self: None)
+
+
+@caught_by(TRANSFER + "test_a_call_that_fails_beside_the_body_fails_who_waits_for_it")
+def nobody_waits_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Mapper, "wait", lambda self, end: None)
+
+
+@caught_by(TRANSFER + "test_what_came_beside_a_body_that_fails_goes_and_no_more_comes")
+def mapping_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = property(lambda self: False, lambda self, value: None)
+    monkeypatch.setattr(_Mapper, "_stopped", never, raising=False)

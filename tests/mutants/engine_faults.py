@@ -75,7 +75,7 @@ def a_short_read_is_taken_for_a_whole_one(monkeypatch: pytest.MonkeyPatch) -> No
         views = [buffer[start : start + length] for start, length in stretch.targets]
         return os.preadv(fd, views, stretch.offset)
 
-    monkeypatch.setattr(reader, "_scatter", scatter)
+    monkeypatch.setattr(reader, "scatter", scatter)
 
 
 # Sleep and memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from engine.memory.budget import Budget
 from engine.memory.cuda import CudaArena
 from engine.memory.driver import DriverError
 from engine.memory.host import LockedMemory
-from engine.memory.transfer import commit_from, copy_out, copy_stream
+from engine.memory.transfer import _Mapper, commit_beside, commit_from, copy_out, copy_stream
 from engine.types import DeviceError, OutOfMemory
 from tests.engine.memory.fake_driver import GRANULARITY as G
 from tests.engine.memory.fake_driver import FakeDriver
@@ -131,4 +132,66 @@ def test_a_stream_that_cannot_be_made(scene: Scene) -> None:
     scene.driver.fail("stream_create")
     with pytest.raises(DriverError), copy_stream(scene.driver):
         raise AssertionError("the body must not run")
+    scene.assert_nothing_taken()
+
+
+def test_memory_comes_beside_the_body_and_stays_after_it(scene: Scene) -> None:
+    with commit_beside(scene.arena, LENGTH) as mapped:
+        for end in (1, 2 * G, 5 * G, LENGTH):
+            mapped(end)
+            assert scene.arena.committed >= end
+            scene.arena.tensor[:end].fill_(7)
+    assert (scene.arena.committed, scene.budget.used) == (LENGTH, LENGTH)
+    assert scene.driver.names == ["mem_create", "mem_map", "mem_set_access"] * 4
+    scene.arena.release(0, LENGTH)
+
+
+def test_what_came_beside_a_body_that_fails_goes_and_no_more_comes(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, real = threading.Event(), FakeDriver.mem_create
+
+    def mem_create(self: FakeDriver, size: int) -> int:
+        assert not self.mappings or failed.wait(10)
+        return real(self, size)
+
+    stop = _Mapper.stop
+
+    def stopped(self: _Mapper) -> None:
+        self._stopped = True
+        failed.set()
+        stop(self)
+
+    monkeypatch.setattr(FakeDriver, "mem_create", mem_create)
+    monkeypatch.setattr(_Mapper, "stop", stopped)
+    with pytest.raises(KeyError), commit_beside(scene.arena, LENGTH) as mapped:
+        mapped(2 * G)
+        raise KeyError
+    scene.assert_nothing_taken()
+    assert scene.driver.names.count("mem_create") == 2, "that which was under way"
+
+
+@pytest.mark.parametrize("call", ["mem_create", "mem_map", "mem_set_access"])
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_call_that_fails_beside_the_body_fails_who_waits_for_it(
+    scene: Scene, call: str, number: int
+) -> None:
+    scene.driver.fail(call, number)
+    reached = []
+    with pytest.raises(DriverError, match=call), commit_beside(scene.arena, LENGTH) as mapped:
+        for end in (2 * G, 4 * G, 6 * G):
+            mapped(end)
+            reached.append(end)
+    assert reached == [2 * G, 4 * G][: number - 1]
+    scene.assert_nothing_taken()
+    scene.wake()
+
+
+def test_a_device_that_runs_full_beside_the_body(scene: Scene) -> None:
+    other = CudaArena(scene.driver, 7 * G, make_tensor=scene.driver.tensor)
+    beside = commit_beside(scene.arena, LENGTH)
+    with other.commit(0, 7 * G), pytest.raises(OutOfMemory) as caught, beside as mapped:
+        mapped(LENGTH)
+    assert (caught.value.needed, caught.value.available) == (LENGTH, 5 * G)
+    other.close()
     scene.assert_nothing_taken()

@@ -217,8 +217,9 @@ async def limits_and_turns_hold_at_once() -> None:
         await w.answered("a")
         await w.answered("b")
         models = model(w, "a"), model(w, "b")
-        reload(w, *models, memory=MemoryConfig(device_limit=Size(bytes=200 * MIB)))
-        assert w.backend.limits == {"auto": 200 * MIB}
+        lower = MemoryConfig(device_limit=Size(bytes=200 * MIB), host_limit=Size(bytes=90 * MIB))
+        reload(w, *models, memory=lower)
+        assert (w.backend.limits, w.backend.host_limits) == ({"auto": 200 * MIB}, {"auto": 90 * MIB})
         await w.advance(0.5)
         assert w.device_bytes() <= 200 * MIB
         assert (w.state("a"), w.state("b")) == ((State.ASLEEP, 2), AWAKE)

@@ -161,6 +161,14 @@ async def test_kv_of_an_engine_leaves_room_for_its_weights() -> None:
         assert w.engine("a").options.kv_limit == 900 * MIB
 
 
+async def test_an_engine_is_told_what_it_may_lock_of_the_hosts_memory_and_whether_to_begin_with_it() -> None:
+    specs = {name: FakeSpec() for name in "ab"}
+    async with world(specs, shared=False, host_limit=500 * MIB, b={"level": 2}) as w:
+        options = [w.engine(name).options for name in "ab"]
+        assert [each.host_limit for each in options] == [500 * MIB] * 2
+        assert [each.copy_early for each in options] == [True, False]
+
+
 async def test_fault_of_an_engine_is_told() -> None:
     async with world({"a": FakeSpec(), "b": FakeSpec()}) as w:
         assert w.fleet.fault() is None
