@@ -213,6 +213,10 @@ class TorchEngine:
         model = self._model
         return 0 if model is None else await self._device.between_steps(model.kv.trim)
 
+    async def trim_copy(self) -> int:
+        model = self._model
+        return 0 if model is None else await self._device.beside_steps(model.weights.trim_copy)
+
     async def reload_weights(self) -> None:
         model = self._loaded()
         resident = model.weights.resident

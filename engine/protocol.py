@@ -107,6 +107,10 @@ class Engine(Protocol):
     async def trim_kv(self) -> int:
         """Give back KV memory that no running or suspended sequence uses; bytes freed."""
 
+    async def trim_copy(self) -> int:
+        """Give back what an awake model keeps of its weights in the host's memory for its next sleep, as the
+        engine does by itself where another one on the device needs it for its own sleep; bytes freed."""
+
     async def reload_weights(self) -> None:
         """Adopt the files as they are now if names, shapes and dtypes are unchanged; else raise
         CheckpointError and keep the old state. Weights that are there are read anew; when that fails, they

@@ -174,6 +174,14 @@ class Weights:
         with self._lock:
             self._store.forget()
 
+    def trim_copy(self) -> int:
+        """Give it back if they are where they serve; bytes freed."""
+        with self._lock:
+            freed = self._store.copied if self.resident else 0
+            if freed:
+                self._store.forget()
+            return freed
+
     def release(self) -> None:
         """Give back what is behind the arena."""
         with self._lock:

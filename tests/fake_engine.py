@@ -51,6 +51,7 @@ Step = Literal[
     "generate",
     "embed",
     "trim_kv",
+    "trim_copy",
     "reload_weights",
     "refill",
 ]
@@ -111,6 +112,10 @@ class FakeBackend:
         self.limits: dict[str, int] = {}
         self.host_limits: dict[str, int] = {}
         """Both told by ``limit_memory``, by device."""
+        self.host_limit: int | None = None
+        """Whoever told it."""
+        self.foreign_host = 0
+        """RAM beside the device that somebody else uses."""
         self.foreign = 0
         """Device memory that somebody else uses."""
         self.sleep = sleep
@@ -122,6 +127,7 @@ class FakeBackend:
         raise_next(spec, "open")
         assert path not in self.engines or self.engines[path].closed, f"{path} opened twice"
         self.engines[path] = FakeEngine(path, spec, self, options or EngineOptions())
+        self.host_limit = self.engines[path].options.host_limit
         return self.engines[path]
 
     def estimate(
@@ -145,15 +151,30 @@ class FakeBackend:
         used = sum(engine.footprint().device for engine in self.engines.values())
         copies = sum(engine.footprint().host_copy for engine in self.engines.values())
         if device == "cpu" and not self.shared:
-            return MemoryState(
-                total=self.host_total, available=self.host_total - copies, shared_with_host=True
-            )
+            available = self.host_total - copies - self.foreign_host
+            return MemoryState(total=self.host_total, available=available, shared_with_host=True)
         available = self.total - used - self.foreign
         return MemoryState(total=self.total, available=available, shared_with_host=self.shared)
 
     def limit_memory(self, device: str, limit: int, host_limit: int) -> None:
         self.limits[device] = limit
-        self.host_limits[device] = host_limit
+        self.host_limits[device] = self.host_limit = host_limit
+        self.make_room_for_copy(0)
+
+    def make_room_for_copy(self, size: int, *, spares: bool = True) -> bool:
+        """Whether the host has it; ``spares``: once those who are awake have given their copies back."""
+        spare = sorted([e for e in self.engines.values() if e.spare and spares], key=lambda e: e.woken)
+        excess = size - self.memory_state("cpu").available
+        if self.host_limit is not None:
+            used = sum(engine.host_copy for engine in self.engines.values())
+            excess = max(excess, used + size - self.host_limit)
+        if size and excess > sum(engine.host_copy for engine in spare):
+            return False
+        for engine in spare:
+            if excess > 0:
+                excess -= engine.host_copy
+                engine.host_copy = 0
+        return True
 
     def _spec(self, path: str) -> FakeSpec:
         if path not in self.specs:
@@ -185,6 +206,10 @@ class FakeEngine:
         self.given_up = 0
         """How often they have lost it."""
         self.tags: frozenset[Tag] = frozenset()
+        self.woken = 0
+        """The how manieth wake of all engines was its last."""
+        self._copied = not options.copy_early
+        """It was first read, or is not to be copied then."""
         self._backend = backend
         self._loaded = False
         self._reply = spec.reply
@@ -197,6 +222,16 @@ class FakeEngine:
     @property
     def suspended(self) -> bool:
         return not self._stepping.is_set()
+
+    @property
+    def _serves(self) -> bool:
+        return self.tags == ALL_TAGS and self.moving in (None, "trim_kv", "trim_copy")
+
+    @property
+    def spare(self) -> bool:
+        """Whether it has a copy that others may take."""
+        awake = bool(self.tags) and self.moving not in ("wake", "sleep")
+        return bool(self.host_copy) and awake and not self._backend.shared
 
     @property
     def info(self) -> ModelInfo:
@@ -255,6 +290,7 @@ class FakeEngine:
             if needed > available:
                 raise OutOfMemory(needed, available)
             self._fill(tags)
+            self._copy_early()
             try:
                 await self._backend.sleep(seconds)
                 raise_next(self.spec, "wake")
@@ -262,6 +298,8 @@ class FakeEngine:
                 self.weights, self.kv, self.host_copy = before
                 raise
             self.tags |= tags
+            self._copied = True
+            self.woken = 1 + max(engine.woken for engine in self._backend.engines.values())
             return TransitionReport(seconds=seconds, bytes=needed, phases={"commit": 0.0, "read": seconds})
 
     async def sleep(self, level: Level) -> TransitionReport:
@@ -278,7 +316,9 @@ class FakeEngine:
             elif self._backend.shared:
                 self.host_copy = self.weights
             else:
-                self.host_copy, self.weights = self.spec.weights, 0
+                if not self.host_copy and self._backend.make_room_for_copy(self.spec.weights):
+                    self.host_copy = self.spec.weights
+                self.weights = 0
             freed = before - self.footprint().device
             return TransitionReport(seconds=self.spec.sleep_seconds, bytes=freed, phases={"release": 0.0})
 
@@ -310,7 +350,10 @@ class FakeEngine:
             self.kv = kept
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Delta]]:
-        self._insist(self.tags == ALL_TAGS and self.moving in (None, "trim_kv"), "generate while not awake")
+        self._insist(
+            self.tags == ALL_TAGS and self.moving in (None, "trim_kv", "trim_copy"),
+            "generate while not awake",
+        )
         self.calls.append("generate")
         self.running += 1
         try:
@@ -351,7 +394,9 @@ class FakeEngine:
         self, inputs: Sequence[Sequence[int]], dimensions: int | None = None
     ) -> list[array[float]]:
         """Of each input its first token's id, again and again."""
-        self._insist(self.tags == ALL_TAGS and self.moving in (None, "trim_kv"), "embed while not awake")
+        self._insist(
+            self.tags == ALL_TAGS and self.moving in (None, "trim_kv", "trim_copy"), "embed while not awake"
+        )
         self.calls.append("embed")
         self.running += 1
         try:
@@ -377,6 +422,14 @@ class FakeEngine:
             kept = self.kept if self.suspended else in_use
             freed = max(0, self.kv - kept)
             self.kv -= freed
+            return freed
+
+    async def trim_copy(self) -> int:
+        async with self._transition("trim_copy"):
+            await self._backend.sleep(0)
+            raise_next(self.spec, "trim_copy")
+            freed = self.host_copy if self.tags and not self._backend.shared else 0
+            self.host_copy -= freed
             return freed
 
     async def reload_weights(self) -> None:
@@ -421,6 +474,11 @@ class FakeEngine:
         weights = self.spec.weights - self.weights if "weights" in tags - self.tags else 0
         kv = max(0, self.spec.first_kv - self.kv) if "kv_cache" in tags - self.tags else 0
         return weights + kv
+
+    def _copy_early(self) -> None:
+        backend, size = self._backend, self.spec.weights
+        if self.weights and not (self._copied or backend.shared or self.host_copy):
+            self.host_copy = size if backend.make_room_for_copy(size, spares=False) else 0
 
     def _fill(self, tags: frozenset[Tag]) -> None:
         if "weights" in tags:

@@ -29,6 +29,13 @@ class TrimKv:
 
 
 @dataclass(frozen=True, slots=True)
+class TrimCopy:
+    """What an awake model keeps in the host's memory for its next sleep goes."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Deepen:
     """From level 1 to level 2."""
 
@@ -76,7 +83,7 @@ class Refuse:
     possible: int
 
 
-Action = Wake | Sleep | TrimKv | Deepen | EndTurn | Suspend | ForgetKv | Resume | Refuse
+Action = Wake | Sleep | TrimKv | TrimCopy | Deepen | EndTurn | Suspend | ForgetKv | Resume | Refuse
 
 
 @dataclass(frozen=True, slots=True)

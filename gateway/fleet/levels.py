@@ -20,14 +20,13 @@ class Levels:
         self._losses: dict[tuple[str, Level], float] = {}
         self._shared = budget.shared_pool
         self._device_short = budget.device_used > budget.device_limit or budget.device_available < 0
-        self._host_room = budget.host_limit - budget.host_parked
-        self._host_available = budget.host_available
-
-    @property
-    def excess(self) -> int:
+        spare = sum([model.spare_bytes for model in self._models])
+        self._host_room = budget.host_limit - budget.host_parked + spare
+        self._host_available = budget.host_available + spare
+        """Both with what is spare, which gives way by itself to who falls asleep."""
+        beyond = max(budget.host_parked - budget.host_limit, 0 if self._shared else -budget.host_available)
+        self.excess = beyond - sum([model.host_bytes for model in self._models if model.moving])
         """What is parked beyond what is allowed, or the host can bear, when all that is under way is done."""
-        beyond = max(-self._host_room, 0 if self._shared else -self._host_available)
-        return beyond - sum([model.host_bytes for model in self._models if model.moving])
 
     def level_for(self, model: Model, wanted: Level | Literal["auto"]) -> tuple[Level, list[Model]]:
         """The level, and the colder sleepers that must leave the host's memory first."""
@@ -48,6 +47,11 @@ class Levels:
     def park(self, model: Model) -> None:
         """It is going to sleep at level 1."""
         self._host_room -= self._parking(model)
+        self._host_available -= self._parking(model)
+
+    def spare(self) -> list[Model]:
+        """Those whose copies are, the one that was used last the last."""
+        return sorted([m for m in self._models if m.spare_bytes], key=lambda m: m.last_used)
 
     def coldest(self) -> list[Model]:
         """Those that may leave the host's memory, the one with the least to lose first."""
@@ -73,5 +77,6 @@ class Levels:
         return loss
 
     def _parking(self, model: Model) -> int:
-        """What parking its weights adds to the host's memory."""
-        return model.weights_bytes if self._shared else max(0, model.weights_bytes - model.host_bytes)
+        """What parking its weights takes of the host's room, of which a spare copy of its own is a part."""
+        there = 0 if self._shared else model.host_bytes - model.spare_bytes
+        return max(0, model.weights_bytes - there)

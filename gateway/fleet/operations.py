@@ -237,6 +237,14 @@ class Operations:
             logger.exception("%s: its KV could not be trimmed", model.name)
         model.kv_in_use = model.footprint().kv
 
+    async def trim_copy(self) -> None:
+        model = self._model
+        assert model.engine is not None
+        try:
+            await model.engine.trim_copy()
+        except Exception:
+            logger.exception("%s: its copy could not be given back", model.name)
+
 
 def _weights(model: ModelState) -> int:
     """Bytes, wherever they are."""

@@ -187,6 +187,8 @@ class Planning:
                 self._sleep(model, DEEPEST, cause)
             case actions.TrimKv():
                 model.trim_kv()
+            case actions.TrimCopy():
+                model.trim_copy()
             case actions.EndTurn():
                 model.end_turn()
             case actions.Suspend(_, level, keep_kv):

@@ -23,6 +23,7 @@ from gateway.fleet.actions import (
     Resume,
     Sleep,
     Suspend,
+    TrimCopy,
     TrimKv,
     Wake,
 )
@@ -95,6 +96,12 @@ class _Planner:
         excess = self.levels.excess
         if excess <= 0:
             return
+        for model in self.levels.spare():
+            if excess <= 0:
+                break
+            excess -= model.spare_bytes
+            self.claimed.add(model.name)
+            self.actions.append(TrimCopy(model.name))
         for model in self.levels.coldest():
             if excess <= 0:
                 break

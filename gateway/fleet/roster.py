@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from msgspec.structs import replace
+
 from gateway.errors import ModelNotFound
 from gateway.fleet.served_model import ServedModel
 from gateway.fleet.snapshot import Model
@@ -23,6 +25,8 @@ class Roster:
         self._stirring: dict[ServedModel, None] = {}
         self._quiet: defaultdict[str, dict[ServedModel, Model]] = defaultdict(dict)
         """By device, those that hold what could be taken from them."""
+        self._spare: set[ServedModel] = set()
+        """Of those, they whose copies may go to others by themselves."""
         self._residues: dict[ServedModel, int] = {}
         """Bytes that another quiet model keeps on its device."""
         self._residue: defaultdict[str, int] = defaultdict(int)
@@ -87,6 +91,7 @@ class Roster:
         self._stirring[model] = None
         if model.device:
             self._quiet[model.device].pop(model, None)
+            self._spare.discard(model)
             self._residue[model.device] -= self._residues.pop(model, 0)
 
     def let_rest(self, now: float) -> None:
@@ -96,13 +101,19 @@ class Roster:
             if model.device is None:
                 continue
             if model.held or model.level == 1:
-                self._quiet[model.device][model] = seen_by_policy(model, now)
+                view = self._quiet[model.device][model] = seen_by_policy(model, now)
+                if view.spare_bytes:
+                    self._spare.add(model)
             elif residue := model.footprint().device:
                 self._residues[model] = residue
                 self._residue[model.device] += residue
 
     def views(self, now: float) -> dict[str, list[Model]]:
         """What plans see, by device."""
+        for model in self._spare:
+            assert model.device is not None
+            quiet = self._quiet[model.device]
+            quiet[model] = replace(quiet[model], host_bytes=model.footprint().host_copy)
         views = {device: list(models.values()) for device, models in self._quiet.items()}
         for model in self._stirring:
             if model.device and model.loaded:

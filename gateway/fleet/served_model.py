@@ -156,6 +156,10 @@ class ServedModel(ModelState):
         self.target_bytes = self.footprint().device
         self._operations.begin(self._operations.trim_kv)
 
+    def trim_copy(self) -> None:
+        self.target_bytes = self.footprint().device
+        self._operations.begin(self._operations.trim_copy)
+
     def end_turn(self) -> None:
         """Admit nobody any more; what comes next is decided when it has drained."""
         self.drain = Drain("turn", None)

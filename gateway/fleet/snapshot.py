@@ -79,6 +79,12 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         return self.level == 1 and not self.awake and not self.half_woken
 
     @property
+    def spare_bytes(self) -> int:
+        """Of what counts against the host limit, what another model may have for its sleep: the copy that a
+        model of a device with memory of its own keeps while it is awake."""
+        return self.host_bytes if self.awake and not self.moving else 0
+
+    @property
     def movable_bytes(self) -> int:
         """What level 2 gives back to the device; KV that suspended requests keep is not part of it."""
         held = self.target_bytes if self.moving else self.device_bytes

@@ -60,11 +60,16 @@ class Machine:
         self._sizes = sizes
         self._device_memory = device_memory
         self._host_memory = device_memory if host_memory is None else host_memory
+        self._host_limit = self._host_memory
+        self.spare: dict[SimulatedEngine, None] = {}
+        """Those that are awake and have a copy, in the order of their wakes."""
         self._round_seconds = 0.0
         self._steps = Shared(timers, "steps", lambda: 1.0 / self._round_seconds)
         self._counted_at = timers.now()
 
     def open(self, path: str, device: str = "auto", options: EngineOptions | None = None) -> Engine:
+        if options and options.host_limit is not None:
+            self._host_limit = options.host_limit
         # It has what a fleet asks of an engine and nothing beyond.
         return cast("Engine", SimulatedEngine(self, self._sizes[path]))
 
@@ -88,7 +93,21 @@ class Machine:
         return MemoryState(total=total, available=total - used, shared_with_host=self.shared)
 
     def limit_memory(self, device: str, limit: int, host_limit: int) -> None:
-        """There is no limit here but the fleet's own."""
+        """There is none on the device but the fleet's own."""
+        self._host_limit = host_limit
+
+    def has_room_for_copy(self, size: int) -> bool:
+        """Whether the host has it beside all others."""
+        return self.host_used + size <= min(self._host_limit, self._host_memory)
+
+    def make_room_for_copy(self, size: int) -> bool:
+        """Whether the host has it once spare copies have given way, which then they have."""
+        spare = sum(engine.footprint().host_copy for engine in self.spare)
+        if not self.has_room_for_copy(size - spare):
+            return False
+        while not self.has_room_for_copy(size):
+            next(iter(self.spare)).give_copy_back()
+        return True
 
     def count(self) -> None:
         """Add up the bytes over time; to be called before any of them change."""
@@ -142,6 +161,7 @@ class SimulatedEngine:
         self._goes_on.set()
         self._went_on = asyncio.Event()
         self._kv_is_kept = True
+        self._was_read = False
         self._busy_bytes = 0
         self._bytes = Footprint(to_wake=weights + self._first_kv)
 
@@ -158,18 +178,23 @@ class SimulatedEngine:
         level: Level = 1 if before.host_copy else 2
         missing = self.weights - before.weights
         began = machine.timers.now()
-        self._hold(self.weights, self._first_kv, 0 if machine.shared else before.host_copy)
+        self._hold(self.weights, self._first_kv, 0 if machine.shared else self._copy())
         await machine.timers.sleep(machine.costs.level(level).wake_seconds)
         await machine.fill(level, missing)
+        if self._bytes.host_copy:
+            machine.spare[self] = None
         return TransitionReport(seconds=machine.timers.now() - began, bytes=missing)
 
     async def sleep(self, level: Level) -> TransitionReport:
         machine, before = self._machine, self._bytes
         began = machine.timers.now()
+        machine.spare.pop(self, None)
         await machine.timers.sleep(machine.costs.level(level).sleep_seconds)
-        if level == 1 and not machine.shared:
-            await machine.fill(1, self.weights - before.host_copy)
         copy = self.weights if level == 1 else 0
+        if copy > before.host_copy and not machine.shared:
+            copy = copy if machine.make_room_for_copy(copy) else 0
+            self._hold(before.weights, self._bytes.kv, copy)
+            await machine.fill(1, copy)
         self._hold(copy if machine.shared else 0, self._kept(), copy)
         freed = before.device - self._bytes.device
         return TransitionReport(seconds=machine.timers.now() - began, bytes=freed)
@@ -212,7 +237,17 @@ class SimulatedEngine:
         self._hold(self._bytes.weights, self._bytes.kv - freed, self._bytes.host_copy)
         return freed
 
+    async def trim_copy(self) -> int:
+        return self.give_copy_back() if self in self._machine.spare else 0
+
+    def give_copy_back(self) -> int:
+        freed = self._bytes.host_copy
+        del self._machine.spare[self]
+        self._hold(self._bytes.weights, self._bytes.kv, 0)
+        return freed
+
     async def close(self) -> None:
+        self._machine.spare.pop(self, None)
         self._hold(0, 0, 0)
 
     async def _compute(self, prompt: int, answer: int) -> None:
@@ -224,6 +259,13 @@ class SimulatedEngine:
             if answer and steps > 0 and not self._kv_is_kept:
                 await self._compute(prompt, 0)
                 self._went_on.set()
+
+    def _copy(self) -> int:
+        """What a wake has in the host's memory: a copy is made while the files are first read, if there is
+        room."""
+        first, self._was_read = not self._was_read, True
+        makes = first and self._machine.has_room_for_copy(self.weights)
+        return self.weights if makes else self._bytes.host_copy
 
     def _kept(self) -> int:
         """KV of what is suspended."""

@@ -210,6 +210,20 @@ async def test_a_spare_copy_makes_room_for_that_of_a_sleeper(
     assert sum(map(len, driver.registered.values())) <= room
 
 
+async def test_a_copy_is_given_back_when_asked_while_its_model_is_awake(
+    llama: Path, awake: Open, driver: FakeDriver
+) -> None:
+    engine = await awake(llama)
+    before = await collect(engine, prompt(9), greedy(5))
+    assert [await engine.trim_copy() for _ in range(2)] == [2 * MIB, 0]
+    assert (engine.footprint().host_copy, driver.registered) == (0, {})
+    await engine.sleep(1)
+    assert await engine.trim_copy() == 0, "a sleeper needs it"
+    assert engine.footprint().host_copy == 2 * MIB
+    await engine.wake()
+    assert await collect(engine, prompt(9), greedy(5)) == before
+
+
 async def test_spare_copies_beyond_a_lower_limit_are_given_back(
     llama: Path, awake: Open, driver: FakeDriver, device: Device
 ) -> None:

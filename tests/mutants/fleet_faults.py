@@ -538,6 +538,16 @@ def first_come_first_parked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Levels, "colder_than", lambda self, model: [])
 
 
+@breaks(rules.a_spare_copy_is_room_for_who_falls_asleep)
+def copies_of_quiet_models_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster, "replace", lambda view, **changes: view)
+
+
+@breaks(rules.ram_that_others_take_costs_spare_copies_first)
+def spare_copies_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    never(monkeypatch, actions.TrimCopy)
+
+
 @breaks(rules.kv_that_nobody_uses_goes_before_any_model_sleeps)
 def unused_kv_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     see_otherwise(monkeypatch, lambda m: replace(m, kv_unused=0))

@@ -1007,6 +1007,40 @@ async def parked_weights_stay_within_the_host_limit_and_the_hotter_stays_parked(
 
 
 @rule
+async def a_spare_copy_is_room_for_who_falls_asleep() -> None:
+    specs = {name: FakeSpec(weights=200 * MIB) for name in "ab"}
+    async with world(specs, host_limit=250 * MIB, shared=False, b={"idle_timeout": 10.0}) as w:
+        for name in "ab":
+            await w.answered(name)
+        assert [w.engine(name).host_copy // MIB for name in "ab"] == [200, 0]
+        await w.advance(15.0)
+        assert (w.state("a"), w.state("b")) == (AWAKE, (State.ASLEEP, 1))
+        assert [w.engine(name).host_copy // MIB for name in "ab"] == [0, 200]
+        assert w.calls("a", "trim_copy") == 0, "it was seen to have gone"
+        await w.fleet.sleep("a", 1)
+        assert (w.state("a"), w.state("b")) == ((State.ASLEEP, 2), (State.ASLEEP, 1)), "no room is left"
+
+
+@rule
+async def ram_that_others_take_costs_spare_copies_first() -> None:
+    specs = {name: FakeSpec(weights=200 * MIB) for name in ("asleep", "awake")}
+    async with world(specs, host_total=1000 * MIB, shared=False) as w:
+        for name in specs:
+            await w.answered(name)
+        await w.fleet.sleep("asleep", 1)
+        asked = w.ask("awake", "long" * 20)
+        w.backend.foreign_host = 700 * MIB
+        await w.advance(2.0)
+        assert [w.state(name) for name in specs] == [(State.ASLEEP, 1), AWAKE]
+        assert [w.engine(name).host_copy // MIB for name in specs] == [200, 0]
+        w.backend.foreign_host = 900 * MIB
+        await w.advance(2.0)
+        assert [w.state(name) for name in specs] == [(State.ASLEEP, 2), AWAKE]
+        await w.advance(100.0)
+        assert "long" in asked.result().text
+
+
+@rule
 async def kv_that_nobody_uses_goes_before_any_model_sleeps() -> None:
     async with world({"a": FakeSpec(weights=300 * MIB), "b": FakeSpec(weights=600 * MIB)}) as w:
         await w.answered("a")

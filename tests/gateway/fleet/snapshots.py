@@ -15,6 +15,7 @@ from gateway.fleet.actions import (
     Resume,
     Sleep,
     Suspend,
+    TrimCopy,
     TrimKv,
     Wake,
 )
@@ -53,6 +54,7 @@ def models(draw: st.DrawFn, name: str, shared: bool) -> Model:
         due=not active and not waits and kind in ("awake", "asleep 1", "half-woken") and draw(st.booleans()),
     )
     whole = weights + kv + residue
+    copied = 0 if shared else draw(st.sampled_from([0, weights]))
     match kind:
         case "asleep 1" | "suspended 1":
             kept = kv if suspended else 0
@@ -69,17 +71,29 @@ def models(draw: st.DrawFn, name: str, shared: bool) -> Model:
             ended = NOW - draw(st.sampled_from([0.0, 0.5, 2.0]))
             kv_used = draw(st.integers(0, kv)) if active else 0
             model = replace(model, device_bytes=whole, kv_unused=kv - kv_used, kv_used=kv_used, to_wake=0)
+            model = replace(model, host_bytes=copied)
             return replace(model, state=state, awake_since=awake_since, turn_ended_at=ended)
         case "half-woken":
             held = weights + residue
             return replace(
-                model, state=State.ASLEEP, level=2, half_woken=True, device_bytes=held, to_wake=FIRST_KV
+                model,
+                state=State.ASLEEP,
+                level=2,
+                half_woken=True,
+                device_bytes=held,
+                host_bytes=copied,
+                to_wake=FIRST_KV,
             )
         case "waking":
             part = draw(st.integers(0, weights))
             target = weights + FIRST_KV + residue
             return replace(
-                model, state=State.WAKING, moving=True, device_bytes=residue + part, target_bytes=target
+                model,
+                state=State.WAKING,
+                moving=True,
+                device_bytes=residue + part,
+                target_bytes=target,
+                host_bytes=copied,
             )
         case "falling asleep":
             return replace(
@@ -115,9 +129,12 @@ def obey(
     ``endless``: requests do not end."""
     told = {action.name: action for action in actions}
     now = snapshot.now + seconds
+    shared = snapshot.budget.shared_pool
     after = tuple(
-        _ended(_told(model, told.get(model.name), snapshot), now, endless) for model in snapshot.models
+        _ended(_told(model, told.get(model.name), snapshot), now, endless, shared)
+        for model in snapshot.models
     )
+    after = _give_way(after, snapshot.budget.host_limit)
     freed = sum(model.device_bytes for model in snapshot.models) - sum(m.device_bytes for m in after)
     budget = replace(
         snapshot.budget,
@@ -126,6 +143,16 @@ def obey(
         host_parked=sum(model.host_bytes for model in after),
     )
     return replace(snapshot, now=now, models=after, budget=budget)
+
+
+def _give_way(models: tuple[Model, ...], limit: int) -> tuple[Model, ...]:
+    """Spare copies go where all do not fit."""
+    excess, given = sum(model.host_bytes for model in models) - limit, set[str]()
+    for spare in sorted([m for m in models if m.spare_bytes], key=lambda m: m.awake_since):
+        if excess > 0:
+            given.add(spare.name)
+            excess -= spare.host_bytes
+    return tuple(replace(m, host_bytes=0) if m.name in given else m for m in models)
 
 
 def _told(model: Model, action: Action | None, snapshot: Snapshot) -> Model:
@@ -150,6 +177,8 @@ def _told(model: Model, action: Action | None, snapshot: Snapshot) -> Model:
         case TrimKv():
             kept = model.device_bytes - model.kv_unused
             return replace(model, device_bytes=kept, kv_unused=0)
+        case TrimCopy():
+            return replace(model, host_bytes=0)
         case EndTurn():
             return replace(model, state=State.DRAINING, turn_ended_at=snapshot.now)
         case Resume():
@@ -159,7 +188,7 @@ def _told(model: Model, action: Action | None, snapshot: Snapshot) -> Model:
     return model
 
 
-def _ended(model: Model, now: float, endless: bool) -> Model:
+def _ended(model: Model, now: float, endless: bool, shared: bool) -> Model:
     """Its operation, or its requests, have come to an end."""
     model = replace(model, due=False)
     if not model.moving:
@@ -174,7 +203,7 @@ def _ended(model: Model, now: float, endless: bool) -> Model:
             model,
             state=State.AWAKE,
             level=None,
-            host_bytes=0,
+            host_bytes=0 if shared else model.host_bytes,
             to_wake=0,
             awake_since=now,
             last_used=now,

@@ -13,7 +13,18 @@ from hypothesis import assume, given, settings
 from msgspec.structs import replace
 
 from gateway.fleet import State
-from gateway.fleet.actions import Deepen, EndTurn, ForgetKv, Refuse, Resume, Sleep, Suspend, TrimKv, Wake
+from gateway.fleet.actions import (
+    Deepen,
+    EndTurn,
+    ForgetKv,
+    Refuse,
+    Resume,
+    Sleep,
+    Suspend,
+    TrimCopy,
+    TrimKv,
+    Wake,
+)
 from gateway.fleet.policy import level_that_fits, plan
 from gateway.fleet.snapshot import Model, Snapshot
 from tests.gateway.fleet.snapshots import obey, snapshots
@@ -94,13 +105,15 @@ def actions_are_possible(snapshot: Snapshot) -> None:
                 assert model.kv_used and not model.awake
             case TrimKv():
                 assert model.kv_unused > 0
+            case TrimCopy():
+                assert model.spare_bytes > 0
 
 
 @promise
 def pinned_models_are_left_alone(snapshot: Snapshot) -> None:
     for action in plan(snapshot).actions:
         if by_name(snapshot)[action.name].pinned:
-            assert isinstance(action, Wake | Refuse | Resume | TrimKv | ForgetKv)
+            assert isinstance(action, Wake | Refuse | Resume | TrimKv | TrimCopy | ForgetKv)
 
 
 @promise
@@ -121,6 +134,8 @@ def nothing_sleeps_for_nothing(snapshot: Snapshot) -> None:
             assert action.name in due
         if isinstance(action, Deepen) and not waiting and not short and action.name not in due:
             assert due or over, "pushed by a hotter one that falls asleep"
+        if isinstance(action, TrimCopy):
+            assert over
 
 
 @promise
@@ -141,6 +156,7 @@ def min_awake_and_turn_are_kept(snapshot: Snapshot) -> None:
 def levels_suit_the_memory(snapshot: Snapshot) -> None:
     models, budget = by_name(snapshot), snapshot.budget
     parked = 0
+    spare = sum(model.spare_bytes for model in snapshot.models)
     for action in plan(snapshot).actions:
         model = models[action.name]
         if isinstance(action, Deepen):
@@ -151,11 +167,10 @@ def levels_suit_the_memory(snapshot: Snapshot) -> None:
             if model.preferred_level == 2:
                 assert action.level == 2
             if action.level == 1:
-                parked += (
-                    model.weights_bytes if budget.shared_pool else model.weights_bytes - model.host_bytes
-                )
+                there = 0 if budget.shared_pool else model.host_bytes - model.spare_bytes
+                parked += model.weights_bytes - there
     if parked > 0:
-        assert parked <= budget.host_limit - budget.host_parked
+        assert parked <= budget.host_limit - budget.host_parked + spare
 
 
 @promise
@@ -244,4 +259,5 @@ def level_by_hand_is_never_lighter_than_asked(snapshot: Snapshot) -> None:
     for model in snapshot.models:
         assert level_that_fits(snapshot, model.name, 2) == 2
         if level_that_fits(snapshot, model.name, 1) == 1:
-            assert snapshot.budget.host_parked <= snapshot.budget.host_limit
+            spare = sum(model.spare_bytes for model in snapshot.models)
+            assert snapshot.budget.host_parked - spare <= snapshot.budget.host_limit

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
 
+from engine import Level
 from gateway.fleet import State
-from gateway.fleet.actions import Deepen, Refuse, Sleep, TrimKv
-from gateway.fleet.policy import plan
+from gateway.fleet.actions import Action, Deepen, Refuse, Sleep, TrimCopy, TrimKv
+from gateway.fleet.policy import level_that_fits, plan
 from gateway.fleet.snapshot import Budget, Model, Snapshot
 from tests.gateway.fleet.snapshots import snapshots
 
@@ -44,12 +46,24 @@ def awake(name: str, last_used: float, **more: object) -> Model:
 
 def told(models: list[Model], **budget: object) -> list[tuple[type, str]]:
     """What is to be done, and to whom."""
+    return [(type(action), action.name) for action in planned(models, **budget)]
+
+
+def planned(models: list[Model], **budget: object) -> tuple[Action, ...]:
+    return plan(shown(models, **budget)).actions
+
+
+def levels(models: list[Model], name: str, **budget: object) -> Level:
+    """At which one may sleep now, on a device with memory of its own."""
+    return level_that_fits(shown(models, shared_pool=False, **budget), name, "auto")
+
+
+def shown(models: list[Model], **budget: object) -> Snapshot:
     held = sum(model.device_bytes for model in models)
     host = sum(model.host_bytes for model in models)
     given = replace(ROOMY, device_used=held, host_parked=host)
     given = replace(given, **budget)  # type: ignore[arg-type]
-    snapshot = Snapshot(now=1000.0, models=tuple(models), budget=given, min_awake=5.0, turn=10.0)
-    return [(type(action), action.name) for action in plan(snapshot).actions]
+    return Snapshot(now=1000.0, models=tuple(models), budget=given, min_awake=5.0, turn=10.0)
 
 
 def test_the_coldest_sleepers_go_first_and_no_more_than_needed() -> None:
@@ -111,6 +125,62 @@ def test_a_warmer_model_pushes_colder_parked_weights_out_of_either_pool() -> Non
         assert told([cold, falling], shared_pool=shared, host_limit=150) == [(Deepen, "cold")]
         colder = awake("falling", 0.5, due=True)
         assert told([cold, colder], shared_pool=shared, host_limit=150) == [(Sleep, "falling")]
+
+
+def test_spare_copies_go_before_sleepers_when_the_host_is_short() -> None:
+    models = [
+        parked("s", 1.0, shared=False),
+        awake("cold", 2.0, host_bytes=100),
+        awake("warm", 3.0, host_bytes=100),
+    ]
+    host = {"shared_pool": False}
+    assert told(models, host_available=0, **host) == []
+    assert told(models, host_available=-1, **host) == [(TrimCopy, "cold")]
+    assert told(models, host_available=-101, **host) == [(TrimCopy, "cold"), (TrimCopy, "warm")]
+    all_of_them = [(TrimCopy, "cold"), (TrimCopy, "warm"), (Deepen, "s")]
+    assert told(models, host_available=-201, **host) == all_of_them
+
+
+def test_a_copy_that_is_going_is_waited_for() -> None:
+    going = awake("going", 1.0, host_bytes=100, moving=True, target_bytes=130)
+    assert told([going, awake("a", 2.0, host_bytes=100)], shared_pool=False, host_available=-100) == []
+
+
+LEVELS = [
+    # Of the two that are awake, the one that sleeps and the other one: their copies; the host's limit and
+    # what it has left; the level.
+    (0, 0, 100, 100, 1),
+    (0, 0, 99, 100, 2),
+    (0, 0, 100, 99, 2),
+    (0, 100, 100, 0, 1),
+    (0, 100, 99, 0, 2),
+    (0, 100, 100, -1, 2),
+    (100, 0, 100, 0, 1),
+    (100, 0, 99, 0, 2),
+    (100, 0, 100, -1, 2),
+    (100, 100, 100, -1, 1),
+]
+
+
+@pytest.mark.parametrize(("own", "other", "limit", "available", "level"), LEVELS)
+def test_a_spare_copy_is_room_and_its_own_is_there_already(
+    own: int, other: int, limit: int, available: int, level: int
+) -> None:
+    models = [awake("a", 1.0, host_bytes=own), awake("other", 2.0, host_bytes=other)]
+    assert levels(models, "a", host_limit=limit, host_available=available) == level
+
+
+def test_a_copy_of_a_sleeper_or_of_one_that_moves_is_no_room() -> None:
+    for other in (parked("o", 900.0, shared=False), awake("o", 900.0, host_bytes=100, moving=True)):
+        assert levels([awake("a", 1.0), other], "a", host_limit=100) == 2
+
+
+def test_two_that_fall_asleep_at_once_do_not_both_get_what_is_spare() -> None:
+    models = [awake(name, used, due=True) for used, name in enumerate("ab")]
+    models.append(awake("spare", 3.0, host_bytes=100))
+    for short in ({"host_limit": 100}, {"host_available": 0}):
+        asleep = [a for a in planned(models, shared_pool=False, **short) if isinstance(a, Sleep)]
+        assert [(action.name, action.level) for action in asleep] == [("a", 1), ("b", 2)]
 
 
 @settings(max_examples=500)

@@ -31,10 +31,19 @@ async def test_two_models_that_do_not_fit_take_the_time_that_was_worked_out() ->
 
 
 async def test_a_device_of_its_own_parks_weights_in_the_host() -> None:
-    """``a`` is copied out at 100 bytes a second and back as fast."""
+    """``a`` is copied while it is read, and back at 100 bytes a second; for ``b`` there is no room."""
     outcome = await replayed([ask(0.0, "a"), ask(30.0, "b"), ask(70.0, "a")], {"a": 100, "b": 100}, 110, 100)
-    assert list(outcome.tally.waits) == pytest.approx([12.0, 13.5, 14.5 - 12.0 + 0.5 - 0.5])
+    assert list(outcome.tally.waits) == pytest.approx([12.0, 12.5, 1.0 + 0.5 + 1.0])
     assert dict(outcome.tally.wakes) == {2: 2, 1: 1}
+
+
+async def test_a_spare_copy_makes_room_for_who_falls_asleep() -> None:
+    """``a`` stays awake; ``b``, which has no copy yet, is copied out in a second for the sake of ``c``."""
+    trace = [ask(0.0, "a"), ask(30.0, "b"), ask(60.0, "a"), ask(70.0, "c"), ask(100.0, "b")]
+    sizes = dict.fromkeys("abc", 100)
+    outcome = await replayed(trace, sizes, 220, 100)
+    assert list(outcome.tally.waits) == pytest.approx([12.0, 12.0, 0.0, 0.5 + 1.0 + 12.0, 1.0 + 0.5 + 1.0])
+    assert dict(outcome.tally.wakes) == {2: 3, 1: 1}
 
 
 async def test_two_busy_models_share_the_device() -> None:
