@@ -32,9 +32,9 @@ class HostCopy:
 
     def close(self) -> None:
         """Nobody may copy from it any more."""
-        if self.memory is not None:
-            self.memory.close()
-            self.memory = None
+        memory, self.memory = self.memory, None
+        if memory is not None:
+            memory.close()
 
 
 class HostCopies:

@@ -174,6 +174,8 @@ class Operations:
                 model.suspended = True
             assert model.suspended or not model.queue.active
             report = await model.engine.sleep(level)
+            if not _weights(model):
+                level = 2  # there was no room to keep them
         except BaseException:
             model.drain, model.held = None, NO_TAGS  # nobody knows what is left: only a wake makes it whole
             drain.fail(ApiError(f"{model.name} could not be put to sleep"))

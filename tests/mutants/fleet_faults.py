@@ -543,6 +543,11 @@ def copies_of_quiet_models_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(roster, "replace", lambda view, **changes: view)
 
 
+@breaks(rules.a_light_sleep_that_kept_no_weights_is_told_as_a_deep_one)
+def the_level_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.fleet.operations._weights", lambda model: 1)
+
+
 @breaks(rules.ram_that_others_take_costs_spare_copies_first)
 def spare_copies_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     never(monkeypatch, actions.TrimCopy)

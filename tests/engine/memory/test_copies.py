@@ -131,10 +131,13 @@ def test_a_lower_limit_takes_what_is_spare(scene: Scene) -> None:
     assert scene.sizes() == [1, 0, 0]
 
 
-def test_one_that_cannot_be_unlocked_stays_its_models(scene: Scene) -> None:
+def test_one_that_cannot_be_unlocked_is_nobodys_and_counts(scene: Scene) -> None:
     spare = scene.copy(4 * H)
+    memory = spare.memory
     scene.driver.fail("host_unregister")
     with pytest.raises(DriverError):
         scene.copies.make_needed(H)
-    assert scene.copies.claim(spare)
-    assert spare.size == scene.locked() == 4 * H
+    assert not scene.copies.claim(spare)
+    assert scene.copies.budget.used - H == scene.locked() == 4 * H
+    assert memory
+    memory.close()

@@ -1022,6 +1022,16 @@ async def a_spare_copy_is_room_for_who_falls_asleep() -> None:
 
 
 @rule
+async def a_light_sleep_that_kept_no_weights_is_told_as_a_deep_one() -> None:
+    async with world({"a": FakeSpec(wake_seconds=1.0)}, shared=False) as w:
+        await w.answered("a")
+        await w.engine("a").trim_copy()
+        w.backend.host_limit = 0
+        assert await w.fleet.sleep("a", 1) == 2
+        assert w.state("a") == (State.ASLEEP, 2)
+
+
+@rule
 async def ram_that_others_take_costs_spare_copies_first() -> None:
     specs = {name: FakeSpec(weights=200 * MIB) for name in ("asleep", "awake")}
     async with world(specs, host_total=1000 * MIB, shared=False) as w:

@@ -205,8 +205,8 @@ class FleetMachine(RuleBasedStateMachine):
             if state in (State.AWAKE, State.DRAINING):
                 assert engine.tags == ALL_TAGS
                 assert level is None
-            elif level == 2 and not engine.tags and not engine.moving:
-                assert engine.weights == engine.host_copy == 0
+            elif level is not None and not engine.tags and not engine.moving:
+                assert bool(engine.weights or engine.host_copy) == (level == 1)
 
     @invariant()
     def nobody_oversleeps_a_timer(self) -> None:
