@@ -3,6 +3,7 @@ within the limit, sleepers keep their copies, and whoever wakes has its own byte
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -76,6 +77,10 @@ class Copies(RuleBasedStateMachine):
         try:
             with one.store.filled(one.source):
                 assert torch.equal(one.arena.tensor[: len(one.bytes)], one.bytes)
+                copied = one.store.copied
+                with suppress(EngineError):
+                    self.copies.make_needed(HUGE_PAGE).close()
+                assert one.store.copied == copied, "it is in use"
         except EngineError as error:
             assert failing and failing[0] in str(error)
             assert (one.arena.committed, one.store.copied) == (0, before)
