@@ -53,8 +53,7 @@ class HostCopies:
         """What is spare beyond it is given back. Blocking."""
         with self._lock:
             self.budget.limit = limit
-            while limit is not None and self.budget.used > limit and self._spare:
-                self._give_back()
+            self._give_back_excess()
 
     def make(self, size: int) -> LockedMemory:
         """Memory for a copy, from what nobody uses. Raises OutOfMemory."""
@@ -78,10 +77,11 @@ class HostCopies:
                     self._give_back()
 
     def spare(self, copy: HostCopy) -> None:
-        """Its model is awake now."""
+        """Its model is awake now. It goes at once if the limit was lowered below it meanwhile."""
         with self._lock:
             if copy.memory is not None:
                 self._spare.append(copy)
+                self._give_back_excess()
 
     def claim(self, copy: HostCopy) -> bool:
         """Its model sleeps, wakes or is done with it: it is spare no more. Whether it is still there."""
@@ -89,6 +89,11 @@ class HostCopies:
             if copy in self._spare:
                 self._spare.remove(copy)
             return copy.memory is not None
+
+    def _give_back_excess(self) -> None:
+        limit = self.budget.limit
+        while limit is not None and self.budget.used > limit and self._spare:
+            self._give_back()
 
     def _give_back(self) -> None:
         self._spare.pop(0).close()

@@ -236,7 +236,6 @@ async def test_spare_copies_beyond_a_lower_limit_are_given_back(
     device.limit_memory(None, 0)
     assert [each.footprint().host_copy // MIB for each in (one, two, three)] == [0, 2, 0]
     await two.wake()
-    device.limit_memory(None, 0)
     assert not driver.registered
 
 

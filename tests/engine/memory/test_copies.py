@@ -131,6 +131,14 @@ def test_a_lower_limit_takes_what_is_spare(scene: Scene) -> None:
     assert scene.sizes() == [1, 0, 0]
 
 
+def test_a_sleepers_copy_beyond_a_lower_limit_goes_when_it_is_awake(scene: Scene) -> None:
+    sleeper = scene.copy(2 * H, spare=False)
+    scene.copies.limit(2 * H)
+    assert sleeper.size == 2 * H
+    scene.copies.spare(sleeper)
+    assert sleeper.size == 0
+
+
 def test_one_that_cannot_be_unlocked_is_nobodys_and_counts(scene: Scene) -> None:
     spare = scene.copy(4 * H)
     memory = spare.memory
