@@ -117,7 +117,7 @@ def rings(result: Result, driver: CudaDriver, path: Path) -> None:
 
 
 def read(ring: Ring, arena: CudaArena, layout: Layout) -> None:
-    RingReader(ring, arena.address).read(layout.shards, layout.slices, layout.dtype)
+    RingReader(ring, arena.address, lambda size: None).read(layout.shards, layout.slices, layout.dtype)
 
 
 def waiting(result: Result, driver: CudaDriver) -> None:
