@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from engine.hub_errors import download_failed
 from engine.types import CheckpointError
 
 _SMALL = ["*.json", "*.jinja", "tokenizer.model"]
@@ -77,7 +77,7 @@ def _missing_bytes(repo_id: str, revision: str) -> int:
             tqdm_class=_reporter(None),
             dry_run=True,
         )
-    except (OSError, ValueError):
+    except Exception:
         return 0
     return sum(file.file_size or 0 for file in files if file.will_download)
 
@@ -99,7 +99,6 @@ def _check_space(repo_id: str, size: int) -> None:
 
 def _fetch(repo_id: str, revision: str, patterns: list[str], reporter: Any) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(
@@ -111,33 +110,8 @@ def _fetch(repo_id: str, revision: str, patterns: list[str], reporter: Any) -> P
                 tqdm_class=reporter,
             )
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
-        raise CheckpointError(
-            f"{repo_id}: {_explain(error, revision)}", reason=f"{repo_id} cannot be downloaded from the hub"
-        ) from error
-
-
-def _explain(error: Exception, revision: str) -> str:
-    """In one line, with the mend where there is one."""
-    from huggingface_hub import constants, errors
-
-    match error:
-        case errors.GatedRepoError():
-            return "gated: ask for access on its page, then set HF_TOKEN or run `hf auth login`"
-        case errors.RepositoryNotFoundError():
-            return "no such repository on the hub; a private one needs HF_TOKEN or `hf auth login`"
-        case errors.RevisionNotFoundError():
-            return f"no revision {revision}"
-        case errors.LocalEntryNotFoundError(__cause__=errors.HfHubHTTPError() as refusal):
-            return _explain(refusal, revision)
-        case errors.LocalEntryNotFoundError() if constants.HF_HUB_OFFLINE:
-            return "not here, and HF_HUB_OFFLINE forbids asking the hub"
-        case errors.LocalEntryNotFoundError():
-            return f"not here, and the hub does not answer at {constants.ENDPOINT}"
-        case OSError(errno=errno.ENOSPC):
-            return f"no space left in {constants.HF_HUB_CACHE}; HF_HOME names another place"
-    first, *_ = str(error).strip().splitlines() or [repr(error)]
-    return first
+    except Exception as error:
+        raise download_failed(repo_id, revision, error) from error
 
 
 def _reporter(on_bytes: OnBytes | None, size: int = 0) -> Any:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +26,10 @@ class Hub:
         """(method, path) of every request, in order."""
         self.broken: set[str] = set()
         """Names of files that are refused."""
+        self.cut: set[str] = set()
+        """Names of files in the middle of which the connection is reset."""
+        self.resets = False
+        """Every connection, before it has an answer."""
         self.url = ""
 
     def publish(self, repo: str, directory: Path) -> None:
@@ -85,13 +92,24 @@ def serve() -> Iterator[Hub]:
 
         def do_GET(self) -> None:
             hub.requests.append((self.command, self.path))
+            if hub.resets:
+                self._reset()
+                return
             status, headers, body = hub.answer(self.path)
             self.send_response(status)
             for name, value in (headers | {"Content-Length": str(len(body))}).items():
                 self.send_header(name, value)
             self.end_headers()
-            if self.command == "GET":
+            if self.command == "GET" and self.path.rpartition("/")[2] in hub.cut:
+                self.wfile.write(body[: len(body) // 2])
+                self._reset()
+            elif self.command == "GET":
                 self.wfile.write(body)
+
+        def _reset(self) -> None:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())  # the server would end it in a kinder way
+            self.close_connection = True
 
         do_HEAD = do_GET
 

@@ -35,8 +35,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"{model.path}: stopped; what is whole stays, and is not fetched again", file=sys.stderr)
         sys.stderr.flush()
         os._exit(INTERRUPTED)  # leaving through the interpreter would wait for the download's threads
-    if download.error:
+    if isinstance(download.error, engine.CheckpointError):
         raise CommandError(str(download.error))
+    if download.error:
+        raise download.error
     if args.json:
         print(json.dumps({"model": model.name, "path": model.path, "directory": download.directory}))
     else:
@@ -49,7 +51,7 @@ class _Download:
 
     def __init__(self, model: ModelConfig) -> None:
         self.directory: str | None = None
-        self.error: engine.CheckpointError | None = None
+        self.error: Exception | None = None
         self.steps: SimpleQueue[Step | None] = SimpleQueue()
         """None: it is over."""
         self._model = model
@@ -58,7 +60,7 @@ class _Download:
     def _run(self) -> None:
         try:
             self.directory = engine.download(self._model.path, self._model.revision, self._tell)
-        except engine.CheckpointError as error:
+        except Exception as error:
             self.error = error
         finally:
             self.steps.put(None)

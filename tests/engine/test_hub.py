@@ -137,7 +137,7 @@ def test_the_whole_way_and_then_without_the_hub(repository: Path, tmp_path: Path
     again, unknown = in_a_process(served, home, ("say", "mice/dormouse"), ("open", "mice/unknown"))
     assert again["ids"] == said["ids"]
     assert again["estimate_opened"]
-    assert unknown["reason"] == "mice/unknown cannot be downloaded from the hub"
+    assert unknown["reason"] == "mice/unknown cannot be downloaded: the hub does not answer"
 
 
 def test_what_the_hub_refuses_is_a_clear_error(repository: Path, tmp_path: Path) -> None:
@@ -165,6 +165,14 @@ def test_what_the_hub_refuses_is_a_clear_error(repository: Path, tmp_path: Path)
     assert all("cannot be downloaded" in one["reason"] for one in bad)
     for one in (unknown, nothing, half, no_weights, *bad):
         assert "\n" not in one["error"]
+
+
+def test_a_connection_that_breaks_is_told_as_such(repository: Path, tmp_path: Path) -> None:
+    with hub.serve() as served:
+        served.publish("mice/dormouse", repository)
+        served.cut.add("model.safetensors")
+        (said,) = in_a_process(served, tmp_path / "home", ("say", "mice/dormouse"))
+    assert said["reason"] == "mice/dormouse cannot be downloaded: the connection to the hub broke"
 
 
 def test_a_branch_that_moves_on_between_opening_and_loading(repository: Path, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from types import SimpleNamespace
 import pytest
 
 import engine.demo
-from engine.hub import _check_space, _explain
+from engine.hub import _check_space
+from engine.hub_errors import explain
 from tests import hub
 from tests.bench.random_checkpoint import write_checkpoint
 from tests.e2e.server import DORMOUSE
@@ -34,6 +35,7 @@ def served() -> Iterator[hub.Hub]:
 
 
 def pull(url: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    home.mkdir(exist_ok=True)
     environment = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
     return subprocess.run(
         [DORMOUSE, "pull", *words], env=environment, cwd=home, capture_output=True, text=True, timeout=60
@@ -82,6 +84,18 @@ def test_a_file_that_was_refused_is_all_that_is_fetched_again(served: hub.Hub, t
     assert served.fetched() == {"model.safetensors"}
 
 
+def test_a_connection_that_breaks_is_an_error(served: hub.Hub, tmp_path: Path) -> None:
+    served.cut.add("model.safetensors")
+    in_the_middle = pull(served.url, tmp_path, "mice/dormouse", "--json")
+    assert in_the_middle.returncode == 1
+    said = json.loads(in_the_middle.stdout)["error"]["message"]
+    assert said.startswith("mice/dormouse: the connection to the hub broke: ")
+    served.resets = True
+    before_any_byte = refused(pull(served.url, tmp_path / "another", "mice/dormouse"))
+    assert before_any_byte.startswith("mice/dormouse: the connection to the hub broke: ")
+    assert served.url in before_any_byte
+
+
 def test_what_goes_wrong_is_one_line(served: hub.Hub, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[models.mouse]\npath = "mice/dormouse"')
     strange = Path(shutil.copytree(DEMO, tmp_path / "strange"))
@@ -102,7 +116,7 @@ def test_what_is_gated_says_how_to_get_in(served: hub.Hub, tmp_path: Path) -> No
 
 
 def test_a_full_disk_is_named() -> None:
-    said = _explain(OSError(errno.ENOSPC, "No space left on device"), "main")
+    said = explain(OSError(errno.ENOSPC, "No space left on device"), "main")
     assert said.startswith("no space left in /") and "HF_HOME" in said
 
 
