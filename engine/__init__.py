@@ -116,7 +116,7 @@ def download(path: str, revision: str = "main", on_bytes: Callable[[int, int], N
 
     Raises CheckpointError.
     """
-    from engine.download import download_checkpoint
+    from engine.downloading import download_checkpoint
 
     return download_checkpoint(path, revision, on_bytes or (lambda done, total: None))
 

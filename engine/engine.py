@@ -19,11 +19,12 @@ from pathlib import Path
 
 from engine.checkpoint import Checkpoint
 from engine.device import get_device
+from engine.downloading import with_weights
 from engine.embedding.model import EmbeddingModel, build_embedding_model
 from engine.embedding.request import EmbedRequest, check_inputs
 from engine.embedding.stepper import EmbeddingStepper
 from engine.grammar import GrammarCompiler
-from engine.hub import fetch_small_files, fetch_weights, local_directory
+from engine.hub import fetch_small_files, local_directory
 from engine.info import describe, estimate_checkpoint, read_config, stop_token_ids
 from engine.memory.cpu import trim_allocator
 from engine.model import Model, build_model, make_layout
@@ -307,8 +308,8 @@ class TorchEngine:
     def _build(self) -> None:
         if self._from_hub:
             # The same commit as the small files, whatever the branch has become since.
-            directory = fetch_weights(self._path, self._checkpoint.directory.name, self._on_bytes)
-            self._checkpoint = Checkpoint(Path(directory))
+            directory = with_weights(self._path, self._checkpoint.directory, self._on_bytes)
+            self._checkpoint = Checkpoint(directory)
         config = self._config
         if config.sentence or isinstance(config, EncoderConfig):
             embedding = build_embedding_model(self._checkpoint, config, self._options, self._device)

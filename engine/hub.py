@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine.hub_errors import download_failed
+from engine.hub_errors import download_failed, network_failure
 from engine.types import CheckpointError
 
 _SMALL = ["*.json", "*.jinja", "tokenizer.model"]
@@ -36,8 +38,12 @@ def local_directory(path: str) -> Path | None:
 def cached_directory(repo_id: str, revision: str) -> Path | None:
     """Where a hub checkpoint's config already lies on disk; None when it was never fetched."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    found = try_to_load_from_cache(repo_id, "config.json", revision=revision)
+    try:
+        found = try_to_load_from_cache(repo_id, "config.json", revision=revision)
+    except HFValidationError:  # it is no repository's id
+        return None
     return Path(found).parent if isinstance(found, str) else None
 
 
@@ -53,33 +59,24 @@ def cached_repositories() -> Iterator[str]:
 
 
 def fetch_small_files(repo_id: str, revision: str) -> Path:
-    """Config, tokenizer and template, so that requests can be checked before any weight is here."""
-    return _fetch(repo_id, revision, _SMALL, _reporter(None))
+    """Config, tokenizer and template, so that requests can be checked before any weight is here. Those of
+    before when the hub cannot be asked whether there are newer ones."""
+    before = cached_directory(repo_id, revision)
+    try:
+        return Path(_snapshot(repo_id, revision, _SMALL, _reporter(None)))
+    except CheckpointError as error:
+        if before and error.__cause__ and network_failure(error.__cause__):
+            with suppress(CheckpointError):  # they are not whole
+                return Path(_snapshot(repo_id, revision, _SMALL, _reporter(None), local_files_only=True))
+        raise
 
 
 def fetch_weights(repo_id: str, revision: str, on_bytes: OnBytes) -> Path:
     """The checkpoint's safetensors files; those already here are not fetched again."""
-    size = _missing_bytes(repo_id, revision)
+    files = _snapshot(repo_id, revision, _WEIGHTS, _reporter(None), dry_run=True)
+    size = sum(file.file_size or 0 for file in files if file.will_download)
     _check_space(repo_id, size)
-    return _fetch(repo_id, revision, _WEIGHTS, _reporter(on_bytes, size))
-
-
-def _missing_bytes(repo_id: str, revision: str) -> int:
-    """Of the weights. 0: none, or the hub does not tell, and whoever fetches them is told why."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        files = snapshot_download(
-            repo_id,
-            revision=revision,
-            allow_patterns=_WEIGHTS,
-            ignore_patterns=_ELSEWHERE,
-            tqdm_class=_reporter(None),
-            dry_run=True,
-        )
-    except Exception:
-        return 0
-    return sum(file.file_size or 0 for file in files if file.will_download)
+    return Path(_snapshot(repo_id, revision, _WEIGHTS, _reporter(on_bytes, size)))
 
 
 def _check_space(repo_id: str, size: int) -> None:
@@ -97,18 +94,21 @@ def _check_space(repo_id: str, size: int) -> None:
             )
 
 
-def _fetch(repo_id: str, revision: str, patterns: list[str], reporter: Any) -> Path:
+def _snapshot(repo_id: str, revision: str, patterns: list[str], reporter: Any, **options: Any) -> Any:
+    """See huggingface_hub's ``snapshot_download``. Raises CheckpointError from whatever that raises."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.logging import set_verbosity
 
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        set_verbosity(logging.ERROR)  # what it warns of is told by its error in the end, or does not matter
     try:
-        return Path(
-            snapshot_download(
-                repo_id,
-                revision=revision,
-                allow_patterns=patterns,
-                ignore_patterns=_ELSEWHERE,
-                tqdm_class=reporter,
-            )
+        return snapshot_download(
+            repo_id,
+            revision=revision,
+            allow_patterns=patterns,
+            ignore_patterns=_ELSEWHERE,
+            tqdm_class=reporter,
+            **options,
         )
     except Exception as error:
         raise download_failed(repo_id, revision, error) from error

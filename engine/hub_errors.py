@@ -9,7 +9,7 @@ from engine.types import CheckpointError
 
 def download_failed(repo_id: str, revision: str, error: Exception) -> CheckpointError:
     """To be raised from ``error``, whichever library that comes from."""
-    network = _network_failure(error)
+    network = network_failure(error)
     reason = f"{repo_id} cannot be downloaded{f': {network}' if network else ' from the hub'}"
     return CheckpointError(f"{repo_id}: {explain(error, revision)}", reason=reason)
 
@@ -17,7 +17,7 @@ def download_failed(repo_id: str, revision: str, error: Exception) -> Checkpoint
 def explain(error: BaseException, revision: str) -> str:
     from huggingface_hub import constants, errors
 
-    network = _network_failure(error)
+    network = network_failure(error)
     match error:
         case errors.GatedRepoError():
             return "gated: ask for access on its page, then set HF_TOKEN or run `hf auth login`"
@@ -37,7 +37,7 @@ def explain(error: BaseException, revision: str) -> str:
     return f"{network}: {first} ({constants.ENDPOINT})" if network else first
 
 
-def _network_failure(error: BaseException) -> str | None:
+def network_failure(error: BaseException) -> str | None:
     """In the words for a client; None when the hub has answered, or was not asked."""
     from huggingface_hub import constants, errors
 

@@ -134,6 +134,7 @@ def test_the_whole_way_and_then_without_the_hub(repository: Path, tmp_path: Path
         assert all(done <= total for done, total in said["phases"])
         assert {total for _, total in said["phases"]} <= {0, size}
 
+    shutil.rmtree(home / "hub" / "models--mice--dormouse" / "trees")  # as before huggingface_hub 2
     again, unknown = in_a_process(served, home, ("say", "mice/dormouse"), ("open", "mice/unknown"))
     assert again["ids"] == said["ids"]
     assert again["estimate_opened"]
@@ -173,6 +174,20 @@ def test_a_connection_that_breaks_is_told_as_such(repository: Path, tmp_path: Pa
         served.cut.add("model.safetensors")
         (said,) = in_a_process(served, tmp_path / "home", ("say", "mice/dormouse"))
     assert said["reason"] == "mice/dormouse cannot be downloaded: the connection to the hub broke"
+
+
+def test_a_hub_that_fails_is_asked_once_for_what_is_whole(repository: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with hub.serve() as served:
+        served.publish("mice/dormouse", repository)
+        (said,) = in_a_process(served, home, ("say", "mice/dormouse"))
+        shutil.rmtree(home / "hub" / "models--mice--dormouse" / "trees")
+        served.requests.clear()
+        served.resets = True
+        (again,) = in_a_process(served, home, ("say", "mice/dormouse"))
+    assert again["ids"] == said["ids"]
+    asked = [path for _, path in served.requests if path != "/done"]
+    assert asked == ["/api/models/mice/dormouse/revision/main"]
 
 
 def test_a_branch_that_moves_on_between_opening_and_loading(repository: Path, tmp_path: Path) -> None:

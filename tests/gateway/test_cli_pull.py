@@ -96,6 +96,29 @@ def test_a_connection_that_breaks_is_an_error(served: hub.Hub, tmp_path: Path) -
     assert served.url in before_any_byte
 
 
+def test_what_is_whole_needs_no_hub(served: hub.Hub, tmp_path: Path) -> None:
+    first = pull(served.url, tmp_path, "mice/dormouse")
+    shutil.rmtree(tmp_path / "hub" / "models--mice--dormouse" / "trees")  # as before huggingface_hub 2
+    again = pull("http://127.0.0.1:9", tmp_path, "mice/dormouse")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout == first.stdout.splitlines(keepends=True)[-1]
+
+
+def test_weights_that_no_hub_has_are_named(
+    served: hub.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.broken.add("model.safetensors")
+    pull(served.url, tmp_path, "mice/dormouse")
+    shutil.rmtree(tmp_path / "hub" / "models--mice--dormouse" / "trees")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    with pytest.raises(engine.CheckpointError) as raised:
+        engine.download("mice/dormouse")
+    assert str(raised.value) == "mice/dormouse: not here, and the hub does not answer at http://127.0.0.1:9"
+    assert raised.value.reason == "mice/dormouse cannot be downloaded: the hub does not answer"
+
+
 def test_what_goes_wrong_is_one_line(served: hub.Hub, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[models.mouse]\npath = "mice/dormouse"')
     strange = Path(shutil.copytree(DEMO, tmp_path / "strange"))
@@ -151,6 +174,10 @@ def test_ctrl_c_leaves_at_once(served: hub.Hub, tmp_path: Path) -> None:
 
 def test_a_directory_needs_no_download(tmp_path: Path) -> None:
     assert pull("http://127.0.0.1:9", tmp_path, str(DEMO)).stdout == f"{DEMO} is here: {DEMO}\n"
+
+
+def test_a_process_may_download_twice() -> None:
+    assert {engine.download(str(DEMO)) for _ in range(2)} == {str(DEMO)}
 
 
 def test_in_a_terminal_a_bar_is_shown(served: hub.Hub, tmp_path: Path) -> None:
