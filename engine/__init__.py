@@ -70,6 +70,7 @@ __all__ = [
     "limit_memory",
     "max_model_len",
     "memory_state",
+    "only_gguf",
     "open",
     "weight_files",
 ]
@@ -129,10 +130,17 @@ def weight_files(path: str, revision: str = "main") -> list[Path]:
 
 
 def cached_repositories() -> list[str]:
-    """Hub ids of which files are on this machine, whole or not."""
+    """Hub ids of which files are on this machine, whole or not; the directory of one that has no owner."""
     from engine import hub
 
     return list(hub.cached_repositories())
+
+
+def only_gguf(repo_id: str) -> bool:
+    """Whether the weights of a hub id that are on this machine are GGUF files, which cannot be served."""
+    from engine import hub
+
+    return hub.only_gguf(repo_id)
 
 
 def memory_state(device: str = "cpu") -> MemoryState:

@@ -38,24 +38,49 @@ def local_directory(path: str) -> Path | None:
 def cached_directory(repo_id: str, revision: str) -> Path | None:
     """Where a hub checkpoint's config already lies on disk; None when it was never fetched."""
     from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
 
-    try:
-        found = try_to_load_from_cache(repo_id, "config.json", revision=revision)
-    except HFValidationError:  # it is no repository's id
+    if not _is_valid(repo_id):
         return None
+    found = try_to_load_from_cache(repo_id, "config.json", revision=revision)
     return Path(found).parent if isinstance(found, str) else None
 
 
 def cached_repositories() -> Iterator[str]:
-    """Ids of all of which anything lies on disk."""
+    """Ids of all of which anything lies on disk; the directory of one that has no owner, as that is no id
+    here."""
+    for directory in _cached():
+        repo_id = directory.name.removeprefix("models--").replace("--", "/")
+        if not _is_valid(repo_id):
+            continue
+        if "/" in repo_id:
+            yield repo_id
+        elif found := cached_directory(repo_id, "main"):
+            yield str(found)
+
+
+def only_gguf(repo_id: str) -> bool:
+    """Whether what lies on disk of its weights are GGUF files, which cannot be served."""
+    name = f"models--{repo_id.replace('/', '--')}"
+    files = (file for place in _cached() if place.name == name for file in place.glob("snapshots/**/*"))
+    kinds = {file.suffix for file in files}
+    return ".gguf" in kinds and ".safetensors" not in kinds
+
+
+def _cached() -> list[Path]:
     from huggingface_hub import constants
 
-    with suppress(OSError):
-        for directory in sorted(Path(constants.HF_HUB_CACHE).expanduser().iterdir()):
-            kind, _, name = directory.name.partition("--")
-            if kind == "models" and name.count("--") == 1:
-                yield name.replace("--", "/")
+    return sorted(Path(constants.HF_HUB_CACHE).expanduser().glob("models--*"))
+
+
+def _is_valid(repo_id: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        return False
+    return True
 
 
 def fetch_small_files(repo_id: str, revision: str) -> Path:

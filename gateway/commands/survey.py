@@ -14,6 +14,7 @@ from engine import EngineError, Estimate, MemoryState
 
 DEMO: Final = Path(engine.__file__).parent / "demo"
 NOT_WHOLE: Final = "only partly downloaded; `dormouse pull` fetches the rest"
+GGUF: Final = "its weights here are GGUF files; safetensors can be served"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ def _inside(directories: Sequence[Path]) -> Iterator[Path]:
 def _names(paths: Sequence[str]) -> list[str]:
     """The last parts of the paths, with the one before it where two are the same, with a number where that
     does not help."""
-    short = [path.rpartition("/")[2] for path in paths]
+    short = [_short(path) for path in paths]
     names: list[str] = []
     for path, name in zip(paths, short, strict=True):
         if short.count(name) > 1:
@@ -79,6 +80,13 @@ def _names(paths: Sequence[str]) -> list[str]:
     return names
 
 
+def _short(path: str) -> str:
+    """A snapshot in the cache is called by its repository, not by its commit."""
+    repository = Path(path.rpartition("/snapshots/")[0]).name
+    kind, _, name = repository.partition("--")
+    return name.rpartition("--")[2] if kind == "models" else path.rpartition("/")[2]
+
+
 def _examined(name: str, path: str) -> Found:
     if "${" in path or not path.isprintable():
         return Found(
@@ -88,4 +96,5 @@ def _examined(name: str, path: str) -> Found:
         estimate = engine.estimate(path)
     except engine.CheckpointError as error:
         return Found(name=name, path=path, estimate=None, reason=error.reason)
-    return Found(name=name, path=path, estimate=estimate, reason="" if estimate else NOT_WHOLE)
+    reason = "" if estimate else GGUF if engine.only_gguf(path) else NOT_WHOLE
+    return Found(name=name, path=path, estimate=estimate, reason=reason)

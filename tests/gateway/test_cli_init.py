@@ -80,6 +80,24 @@ def test_what_is_in_the_cache_and_in_directories_is_found(tmp_path: Path) -> Non
     assert [model.name for model in load_config(tmp_path / "config.toml").models] == list(models)
 
 
+def test_what_else_lies_in_the_cache(tmp_path: Path) -> None:
+    """No owner, no id at all, no weights that can be served."""
+    cached(tmp_path, "dormouse", DEMO / "demo-a")
+    cached(tmp_path, "mice/copy of it", DEMO / "demo-a")
+    cached(tmp_path, "mice/dormouse.git", DEMO / "demo-a")
+    gguf = tmp_path / "gguf"
+    gguf.mkdir()
+    (gguf / "dormouse-q4.gguf").write_bytes(b"GGUF")
+    cached(tmp_path, "mice/dormouse-GGUF", gguf)
+
+    told = json.loads(init(tmp_path, "--json"))
+    snapshot = tmp_path / "hf" / "hub" / "models--dormouse" / "snapshots" / "c0ffee"
+    assert {model["name"]: model["path"] for model in told["models"]} == {"dormouse": str(snapshot)}
+    (left_out,) = told["left_out"]
+    assert left_out["path"] == "mice/dormouse-GGUF" and "GGUF" in left_out["reason"]
+    assert "pull" not in left_out["reason"]
+
+
 def test_a_file_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("mine")
     assert (
