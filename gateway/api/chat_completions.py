@@ -12,12 +12,12 @@ from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from engine import GenerateRequest, ModelInfo
-from gateway.api.chat_format import ChatFormat
+from gateway.api.chat_format import ChatFormat, wake_chunk
 from gateway.api.chat_prompt import read_chat
 from gateway.api.constraints import compile_constraint
 from gateway.api.decode import decode_body
 from gateway.api.generating import Generating
-from gateway.api.job import Job
+from gateway.api.job import Heading, Job
 from gateway.api.logprobs import ChatLogprobWriter
 from gateway.api.openapi.described import described
 from gateway.api.prompt_logprobs import check_prompt_logprobs
@@ -54,7 +54,9 @@ async def chat_completions(
     """Answer the last message of a conversation."""
     wanted = await decode_body(request, _DECODER)
     check(wanted)
-    return Generating(partial(prepare, wanted, fleet), fleet, stall_timeout=server.stall_timeout)
+    heading = Heading.of("chatcmpl", fleet.resolve(wanted.model).name)
+    preparing, waking = partial(prepare, wanted, fleet, heading), partial(wake_chunk, heading)
+    return Generating(wanted, heading, preparing, waking, fleet, stall_timeout=server.stall_timeout)
 
 
 def check(request: ChatCompletionRequest) -> None:
@@ -71,7 +73,7 @@ def check(request: ChatCompletionRequest) -> None:
         raise InvalidRequest("functions are not supported: offer them as tools", param="functions")
 
 
-async def prepare(request: ChatCompletionRequest, fleet: Fleet) -> Job:
+async def prepare(request: ChatCompletionRequest, fleet: Fleet, heading: Heading) -> Job:
     model = fleet.resolve(request.model)
     keep_alive = keep_alive_seconds(request.keep_alive)
     engine = await open_engine(fleet, model)
@@ -94,13 +96,12 @@ async def prepare(request: ChatCompletionRequest, fleet: Fleet) -> Job:
         engine=engine,
         requests=(GenerateRequest(prompt_ids=prompt.token_ids, sampling=sampling, n=n),),
         format=ChatFormat(
-            model.name,
+            heading,
             spelling,
             [prompt.answer() for _ in range(n)],
             prefix=_echoed(request),
             logprobs=None if logprobs is None else ChatLogprobWriter(spelling, prompt.token_ids),
         ),
-        stream=bool(request.stream),
         stream_options=request.stream_options or StreamOptions(),
         keep_alive=keep_alive,
     )

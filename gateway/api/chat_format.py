@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
-from time import time
 
 from msgspec.structs import replace
 
 from engine import Delta
 from gateway.api.answer import Answer
-from gateway.api.job import Choice
+from gateway.api.job import Choice, Heading
 from gateway.api.logprobs import ChatLogprobWriter
 from gateway.api.prompt_logprobs import wire_prompt_logprobs
 from gateway.api.raw import encoded
@@ -25,10 +23,16 @@ from gateway.api.schema.generation import ChunkUsage, CompletionTokensDetails, U
 from gateway.api.spelling import Spelling
 
 
+def wake_chunk(heading: Heading, wake: Wake, usage: ChunkUsage) -> ChatCompletionChunk:
+    return ChatCompletionChunk(
+        id=heading.id, created=heading.created, model=heading.model, choices=[], usage=usage, wake=wake
+    )
+
+
 class ChatFormat:
     def __init__(
         self,
-        model: str,
+        heading: Heading,
         spelling: Spelling,
         answers: list[Answer],
         *,
@@ -36,9 +40,7 @@ class ChatFormat:
         logprobs: ChatLogprobWriter | None = None,
     ) -> None:
         """``answers``: one a choice. ``prefix``: what their contents begin with."""
-        self._id = f"chatcmpl-{uuid.uuid4().hex}"
-        self._created = int(time())
-        self._model = model
+        self._heading = heading
         self._spelling = spelling
         self._answers = answers
         self._prefix = prefix
@@ -68,18 +70,15 @@ class ChatFormat:
     def usage_chunk(self, usage: Usage) -> ChatCompletionChunk:
         return self._chunk(None, usage)
 
-    def wake_chunk(self, wake: Wake, usage: ChunkUsage) -> ChatCompletionChunk:
-        return replace(self._chunk(None, usage), wake=wake)
-
     def whole(self, choices: list[Choice], usage: Usage) -> ChatCompletion:
         wired = [
             encoded(self._whole_choice(index, answer, choice))
             for index, (answer, choice) in enumerate(zip(self._answers, choices, strict=True))
         ]
         return ChatCompletion(
-            id=self._id,
-            created=self._created,
-            model=self._model,
+            id=self._heading.id,
+            created=self._heading.created,
+            model=self._heading.model,
             choices=wired,
             usage=self._detailed(usage),
             prompt_logprobs=wire_prompt_logprobs(self._spelling, choices[0].prompt_logprobs),
@@ -98,9 +97,9 @@ class ChatFormat:
 
     def _chunk(self, choice: ChunkChoice | None, usage: ChunkUsage) -> ChatCompletionChunk:
         return ChatCompletionChunk(
-            id=self._id,
-            created=self._created,
-            model=self._model,
+            id=self._heading.id,
+            created=self._heading.created,
+            model=self._heading.model,
             choices=[] if choice is None else [choice],
             usage=self._detailed(usage) if isinstance(usage, Usage) else usage,
         )

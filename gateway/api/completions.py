@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from time import time
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +18,7 @@ from engine import Delta, Engine, GenerateRequest, Grammar
 from gateway.api.constraints import asked_constraint, compile_constraint
 from gateway.api.decode import decode_body
 from gateway.api.generating import Generating
-from gateway.api.job import Choice, Job
+from gateway.api.job import Choice, Heading, Job
 from gateway.api.logprobs import TextLogprobWriter, echoed_logprobs
 from gateway.api.openapi.described import described
 from gateway.api.prompt_logprobs import check_prompt_logprobs, wire_prompt_logprobs
@@ -69,7 +67,9 @@ async def completions(
     """Continue texts, or lists of token ids."""
     wanted = await decode_body(request, _DECODER)
     check(wanted)
-    return Generating(partial(prepare, wanted, fleet), fleet, stall_timeout=server.stall_timeout)
+    heading = Heading.of("cmpl", fleet.resolve(wanted.model).name)
+    preparing, waking = partial(prepare, wanted, fleet, heading), partial(wake_chunk, heading)
+    return Generating(wanted, heading, preparing, waking, fleet, stall_timeout=server.stall_timeout)
 
 
 def check(request: CompletionRequest) -> None:
@@ -82,7 +82,7 @@ def check(request: CompletionRequest) -> None:
     )
 
 
-async def prepare(request: CompletionRequest, fleet: Fleet) -> Job:
+async def prepare(request: CompletionRequest, fleet: Fleet, heading: Heading) -> Job:
     model = fleet.resolve(request.model)
     keep_alive = keep_alive_seconds(request.keep_alive)
     prompts = split_prompts(request.prompt, param="prompt", most=MAX_CHOICES)
@@ -98,9 +98,8 @@ async def prepare(request: CompletionRequest, fleet: Fleet) -> Job:
         engine=engine,
         requests=tuple(_generate_request(request, model, engine, ids, grammar) for ids in prompt_ids),
         format=TextFormat(
-            model.name, engine, request, prompt_ids, _echoed(request, prompts, prompt_ids, engine)
+            heading, engine, request, prompt_ids, _echoed(request, prompts, prompt_ids, engine)
         ),
-        stream=bool(request.stream),
         stream_options=request.stream_options or StreamOptions(),
         keep_alive=keep_alive,
     )
@@ -150,20 +149,29 @@ def _echoed(
     ]
 
 
+def wake_chunk(heading: Heading, wake: Wake, usage: ChunkUsage) -> Completion:
+    return Completion(
+        id=heading.id,
+        created=heading.created,
+        model=heading.model,
+        choices=[],
+        usage=UNSET if usage is None else usage,
+        wake=wake,
+    )
+
+
 class TextFormat:
     """The shapes of a text completion; ``prefixes``: what the choices of each prompt begin with."""
 
     def __init__(
         self,
-        model: str,
+        heading: Heading,
         engine: Engine,
         request: CompletionRequest,
         prompt_ids: list[list[int]],
         prefixes: list[str],
     ) -> None:
-        self._id = f"cmpl-{uuid.uuid4().hex}"
-        self._created = int(time())
-        self._model = model
+        self._heading = heading
         self._spelling = Spelling(engine)
         self._request = request
         self._prompt_ids = prompt_ids
@@ -189,9 +197,6 @@ class TextFormat:
 
     def usage_chunk(self, usage: Usage) -> Completion:
         return self._completion([], usage)
-
-    def wake_chunk(self, wake: Wake, usage: ChunkUsage) -> Completion:
-        return msgspec.structs.replace(self._completion([], usage), wake=wake)
 
     def whole(self, choices: list[Choice], usage: Usage) -> Completion:
         wired: list[CompletionChoice] = []
@@ -242,9 +247,9 @@ class TextFormat:
 
     def _completion(self, choices: list[CompletionChoice], usage: ChunkUsage) -> Completion:
         return Completion(
-            id=self._id,
-            created=self._created,
-            model=self._model,
+            id=self._heading.id,
+            created=self._heading.created,
+            model=self._heading.model,
             choices=choices,
             usage=UNSET if usage is None else usage,
         )

@@ -84,9 +84,8 @@ async def prepare(request: EmbeddingRequest, fleet: Fleet) -> EmbeddingJob:
 
 async def _answer(client: Client, request: EmbeddingRequest, fleet: Fleet) -> None:
     prepared = partial(prepare, request, fleet)
-    job = await prepared()
-    client.record.model = job.model
-    async with leased(fleet, job, prepared) as (job, lease):
+    client.record.model = fleet.resolve(request.model).name
+    async with leased(fleet, client.record.model, prepared) as (job, lease):
         client.on_behind = lease.set_behind
         leased_at = time.monotonic()
         tokens = sum(map(len, job.inputs))

@@ -22,12 +22,18 @@ from gateway.api import sse
 from gateway.api.asgi import JSON
 from gateway.api.client import Client
 from gateway.api.errors import as_api_error, error_json
-from gateway.api.job import Choice, Job
+from gateway.api.job import Choice, Heading, Job
 from gateway.api.leasing import leased
-from gateway.api.meanwhile import Meanwhile
+from gateway.api.meanwhile import Meanwhile, WakeChunk
 from gateway.api.merging import generate_all
 from gateway.api.record import Record
-from gateway.api.schema.generation import ChunkUsage, PromptTokensDetails, Usage
+from gateway.api.schema.generation import (
+    ChunkUsage,
+    GenerationRequest,
+    PromptTokensDetails,
+    StreamOptions,
+    Usage,
+)
 from gateway.fleet import Fleet, Lease
 
 T = TypeVar("T")
@@ -107,8 +113,21 @@ def server_timing(lease: Lease, prefill_seconds: float) -> str:
 class Generating:
     """The ASGI app that a generating handler returns: it runs in place of a response."""
 
-    def __init__(self, prepare: Callable[[], Awaitable[Job]], fleet: Fleet, *, stall_timeout: float) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        heading: Heading,
+        prepare: Callable[[], Awaitable[Job]],
+        wake_chunk: WakeChunk,
+        fleet: Fleet,
+        *,
+        stall_timeout: float,
+    ) -> None:
+        """``prepare`` makes the job once the model is open; ``wake_chunk`` tells how far that is."""
+        self._request = request
+        self._model = heading.model
         self._prepare = prepare
+        self._wake_chunk = wake_chunk
         self._fleet = fleet
         self._stall_timeout = stall_timeout
 
@@ -117,13 +136,13 @@ class Generating:
         await client.serve(self._answer(client))
 
     async def _answer(self, client: Client) -> None:
-        job = await self._prepare()
-        client.record.model = job.model
-        place = leased(self._fleet, job, self._prepare)
-        if not job.stream:
+        client.record.model = self._model
+        place = leased(self._fleet, self._model, self._prepare)
+        if not self._request.stream:
             await _answer_whole(client, place)
         else:
-            await _stream(client, place, Meanwhile(self._fleet, job))
+            options = self._request.stream_options or StreamOptions()
+            await _stream(client, place, Meanwhile(self._fleet, self._model, options, self._wake_chunk))
 
 
 async def _answer_whole(client: Client, place: Place) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -9,7 +11,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from engine import Delta, Engine, FinishReason, GenerateRequest, TokenLogprob
-from gateway.api.schema.generation import ChunkUsage, StreamOptions, Usage, Wake
+from gateway.api.schema.generation import ChunkUsage, StreamOptions, Usage
 
 
 @dataclass(slots=True)
@@ -31,6 +33,19 @@ class Choice:
         return self.deltas[0].prompt_logprobs if self.deltas else None
 
 
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What the whole answer and each of its chunks begin with."""
+
+    id: str
+    created: int
+    model: str
+
+    @classmethod
+    def of(cls, kind: str, model: str) -> Heading:
+        return cls(f"{kind}-{uuid.uuid4().hex}", int(time.time()), model)
+
+
 class AnswerFormat(Protocol):
     """The wire shape of one answer."""
 
@@ -40,8 +55,6 @@ class AnswerFormat(Protocol):
     def chunks(self, delta: Delta, usage: ChunkUsage) -> Iterable[Struct]: ...
 
     def usage_chunk(self, usage: Usage) -> Struct: ...
-
-    def wake_chunk(self, wake: Wake, usage: ChunkUsage) -> Struct: ...
 
     def whole(self, choices: list[Choice], usage: Usage) -> Struct: ...
 
@@ -56,7 +69,6 @@ class Job:
     """What it was made with: its token ids and grammars are of no other."""
     requests: tuple[GenerateRequest, ...]
     format: AnswerFormat
-    stream: bool
     stream_options: StreamOptions
     keep_alive: float | None
 

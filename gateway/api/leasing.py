@@ -1,4 +1,4 @@
-"""A place at the engine that a request was prepared for.
+"""A request made ready for an engine, and its place there.
 
 Token ids and grammars are of one engine. A new configuration may give the model another one while the
 request waits for its place; then the request is prepared once more, and its client notices nothing.
@@ -7,7 +7,8 @@ request waits for its place; then the request is prepared once more, and its cli
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from time import monotonic
 from typing import Protocol, TypeVar
 
 from engine import Engine
@@ -31,15 +32,20 @@ P = TypeVar("P", bound=Prepared)
 
 @asynccontextmanager
 async def leased(
-    fleet: Fleet, prepared: P, prepare: Callable[[], Awaitable[P]]
+    fleet: Fleet, model: str, prepare: Callable[[], Awaitable[P]]
 ) -> AsyncIterator[tuple[P, Lease]]:
-    """The lease, and what it is for: ``prepared``, or what ``prepare`` has made since."""
+    """What ``prepare`` has made, and the lease for it. Where ``model`` had to be opened first, that is a part
+    of its wake."""
+    opening_seconds = 0.0
     async with AsyncExitStack() as stack:
-        granted = None
-        while granted is None:
+        while True:
+            was_open, began = fleet.is_open(model), monotonic()
+            prepared = await prepare()
+            if not was_open:
+                opening_seconds += monotonic() - began
             lease = fleet.lease(prepared.model, engine=prepared.engine, keep_alive=prepared.keep_alive)
-            try:
+            with suppress(ModelReplaced):
                 granted = await stack.enter_async_context(lease)
-            except ModelReplaced:
-                prepared = await prepare()
+                break
+        granted.wake_seconds += opening_seconds
         yield prepared, granted

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from gateway.api import sse
-from gateway.api.job import Job
-from gateway.api.schema.generation import Wake, WakeProgress
+from gateway.api.schema.generation import ChunkUsage, StreamOptions, Wake, WakeProgress
 from gateway.errors import ModelNotFound
 from gateway.fleet import Fleet, ModelStatus, State, WaitingFor
+
+WakeChunk = Callable[[Wake, ChunkUsage], Struct]
 
 _SERVING = (State.AWAKE, State.DRAINING)
 
@@ -19,27 +21,29 @@ _SERVING = (State.AWAKE, State.DRAINING)
 class Meanwhile:
     """``placed`` is to be set when the request has its place: what others wait for is not its own wait."""
 
-    def __init__(self, fleet: Fleet, job: Job) -> None:
+    def __init__(self, fleet: Fleet, model: str, options: StreamOptions, wake_chunk: WakeChunk) -> None:
         self._fleet = fleet
-        self._job = job
+        self._model = model
+        self._options = options
+        self._wake_chunk = wake_chunk
         self.placed = False
 
     @property
     def every(self) -> float:
         """Seconds."""
-        return sse.PROGRESS if self._job.stream_options.include_wake else sse.HEARTBEAT
+        return sse.PROGRESS if self._options.include_wake else sse.HEARTBEAT
 
     def events(self) -> bytes:
         try:
-            status = self._fleet.status_of(self._job.model)
+            status = self._fleet.status_of(self._model)
         except ModelNotFound:  # the configuration has just lost it, and what is in flight is finished
             return sse.comment("waiting")
         waiting_for = None if self.placed and status.state in _SERVING else status.waiting_for
-        if self._job.stream_options.include_wake:
+        if self._options.include_wake:
             return sse.data(msgspec.json.encode(self._chunk(status, waiting_for)))
         return sse.comment(f"waiting for {waiting_for}" if waiting_for else "waiting")
 
-    def _chunk(self, status: ModelStatus, waiting_for: WaitingFor | None) -> msgspec.Struct:
+    def _chunk(self, status: ModelStatus, waiting_for: WaitingFor | None) -> Struct:
         wake = Wake(
             state=status.state,
             seconds=status.state_seconds,
@@ -48,4 +52,4 @@ class Meanwhile:
             waiting_for=waiting_for,
             progress=WakeProgress(**asdict(status.progress)) if status.progress else None,
         )
-        return self._job.format.wake_chunk(wake, None if self._job.stream_options.include_usage else UNSET)
+        return self._wake_chunk(wake, None if self._options.include_usage else UNSET)

@@ -19,6 +19,7 @@ from gateway.units import format_bytes
 
 POLL: Final = 0.1
 _WAITING_FOR: Final = {
+    "opening": "opening the model",
     "wake": "waking",
     "room": "waiting for room in memory",
     "turn": "waiting for its turn",

@@ -147,6 +147,7 @@ const follow = () => (log.scrollTop = log.scrollHeight);
 /** What an answer waits for. */
 function waitWords(model) {
   switch (model?.waiting_for) {
+    case "opening": return "opening the model…";
     case "wake": return `waking… ${progressWords(model)}`;
     case "room": return "waiting for room in memory…";
     case "turn": return "waiting for its turn…";

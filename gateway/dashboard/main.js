@@ -5,7 +5,7 @@
  * @property {string} name
  * @property {string} state
  * @property {number | null} level
- * @property {"wake" | "room" | "turn" | "place" | null} waiting_for
+ * @property {"opening" | "wake" | "room" | "turn" | "place" | null} waiting_for
  *
  * @typedef {object} Seen what was seen last
  * @property {Model[]} models

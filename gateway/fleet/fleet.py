@@ -92,11 +92,19 @@ class Fleet:
     def resolve(self, name: str) -> ModelConfig:
         return self._models[name].config
 
+    def is_open(self, name: str) -> bool:
+        return self._models[name].engine is not None
+
     async def opened(self, name: str) -> Engine:
-        """Its engine, with config, tokenizer and template, whether awake or not."""
+        """For a request: its engine, with config, tokenizer and template, whether awake or not."""
         while True:
-            with suppress(ModelReplaced):
-                return await self._models[name].opened()
+            model = self._models[name]
+            model.at_opening += 1
+            try:
+                with suppress(ModelReplaced):
+                    return await model.opened()
+            finally:
+                model.at_opening -= 1
 
     def is_sleeping(self, name: str | None) -> bool:
         """Cold and half-woken count as asleep; without a name: do all sleep?"""

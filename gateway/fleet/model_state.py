@@ -47,6 +47,8 @@ class ModelState:
         """What its files' headers tell, before it is loaded."""
         self.length: int | None = None
         """What its small files tell of ``max_model_len``, before it is opened; None: not known."""
+        self.at_opening = 0
+        """Requests that wait until it is open, before they can be made ready for the queue."""
         self.queue = Queue(config.name, config.max_running)
         self.drain: Drain | None = None
         self.hand: Drain | None = None
@@ -137,6 +139,8 @@ class ModelState:
     @property
     def waiting_for(self) -> WaitingFor | None:
         """What those who wait for it, or what is suspended, wait for."""
+        if self.at_opening:
+            return "opening"
         if self.waiting_since is None:
             return None
         return _WAITING_FOR.get(self.state, "room")

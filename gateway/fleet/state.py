@@ -24,6 +24,7 @@ Cause = Literal[
 turn has come; ``memory``: more is held than allowed; ``failure``: something went wrong; ``config``: the
 configuration has changed."""
 
-WaitingFor = Literal["wake", "room", "turn", "place"]
-"""``wake``: its wake is under way; ``room``: it cannot begin, others have the memory; ``turn``: it drains and
-admits nobody until that is over; ``place``: it is awake, and runs as many as it may."""
+WaitingFor = Literal["opening", "wake", "room", "turn", "place"]
+"""``opening``: its small files are being read, or fetched; ``wake``: its wake is under way; ``room``: it
+cannot begin, others have the memory; ``turn``: it drains and admits nobody until that is over; ``place``: it
+is awake, and runs as many as it may."""

@@ -99,7 +99,7 @@ class Wake(Struct, frozen=True, kw_only=True):
     queued: int
     """Requests without a token yet, this one among them."""
     waiting_for: str | None
-    """``wake``, ``room``, ``turn`` or ``place``; None: this one has its place."""
+    """``opening``, ``wake``, ``room``, ``turn`` or ``place``; None: this one has its place."""
     progress: WakeProgress | None
 
 

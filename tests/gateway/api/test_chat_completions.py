@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import re
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -94,6 +96,18 @@ async def test_server_timing(gateway: Gateway) -> None:
     for stream in (False, True):
         timing = (await gateway.chat(stream=stream)).headers["server-timing"]
         assert re.fullmatch(r"queue;dur=[\d.]+, wake;dur=[\d.]+, prefill;dur=[\d.]+", timing)
+
+
+async def test_server_timing_counts_the_opening_as_a_part_of_the_wake(gateway: Gateway) -> None:
+    gateway.beta.may_open.clear()
+    began = monotonic()
+    call = gateway.start_chat(model="org/beta")
+    await asyncio.sleep(0.1)
+    gateway.beta.may_open.set()
+    reply = await call.reply()
+    taken = 1000 * (monotonic() - began)
+    parts = [float(part) for part in re.findall(r"dur=([\d.]+)", reply.headers["server-timing"])]
+    assert parts[1] >= 90 and taken - 50 < sum(parts) <= taken + 1
 
 
 async def sampling(gateway: Gateway, **fields: Any) -> SamplingParams:

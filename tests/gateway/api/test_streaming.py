@@ -83,6 +83,70 @@ async def test_who_wants_to_know_is_told_what_the_model_is_doing(
 
 
 @pytest.mark.usefixtures("short_waits")
+@pytest.mark.parametrize("route", ["/v1/chat/completions", "/v1/completions"])
+async def test_a_model_that_is_being_opened_is_waited_for_in_the_same_way(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, route: str
+) -> None:
+    """It may be fetched from the hub: nothing is known of it yet, its tokenizer included."""
+    monkeypatch.setattr(sse, "PROGRESS", 0.02)
+    caplog.set_level("INFO", "dormouse.requests")
+    gateway.beta.may_open.clear()
+    asked = (
+        {"prompt": "x"} if route == "/v1/completions" else {"messages": [{"role": "user", "content": "x"}]}
+    )
+    body = {"model": "org/beta", "stream": True, **asked}
+    call = gateway.call("POST", route, json_body=body)
+    curious = gateway.call("POST", route, json_body={**body, "stream_options": {"include_wake": True}})
+    assert ((await call.start()).status, (await curious.start()).status) == (200, 200)
+    chunks, told = call.chunks(), curious.chunks()
+    assert [await anext(chunks) for _ in range(3)] == [b": waiting for opening\n\n"] * 3
+    first = json.loads((await anext(told)).removeprefix(b"data: "))
+    assert first["wake"] | {"seconds": 0} == {
+        "state": "cold",
+        "seconds": 0,
+        "level": None,
+        "queued": 2,
+        "waiting_for": "opening",
+        "progress": None,
+    }
+    status = gateway.fleet.status_of("org/beta")
+    assert (status.in_flight, status.queued, status.waiting_for) == (2, 2, "opening")
+    gateway.beta.may_open.set()
+    rest = b"".join([chunk async for chunk in chunks]).decode()
+    assert "Hel" in rest and float(rest.split("wake;dur=")[1].split(",")[0]) >= 80
+    events = [event for event in b"".join([c async for c in told]).split(b"\n\n") if b"data: {" in event]
+    assert {json.loads(event.removeprefix(b"data: "))["id"] for event in events} == {first["id"]}
+    await call.ended()
+    assert gateway.fleet.status_of("org/beta").in_flight == 0
+    fields = caplog.records[-1].__dict__["fields"]
+    assert fields["model"] == "org/beta" and fields["wake_seconds"] >= 0.08
+
+
+@pytest.mark.usefixtures("short_waits")
+@pytest.mark.parametrize("failure", ["open", "request"])
+async def test_what_fails_after_a_long_opening_is_an_error_event(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture, failure: str
+) -> None:
+    caplog.set_level("INFO", "dormouse.requests")
+    if failure == "open":
+        gateway.beta.failures["open"].append(CheckpointError("no", reason="the hub does not answer"))
+    gateway.beta.may_open.clear()
+    call = gateway.start_chat(model="org/beta", stream=True, max_tokens=10_000)
+    assert (await call.start()).status == 200
+    gateway.beta.may_open.set()
+    *_, error, done, end = b"".join([chunk async for chunk in call.chunks()]).decode().split("\n\n")
+    assert (done, end) == ("data: [DONE]", "")
+    assert ("the hub does not answer" if failure == "open" else '"code":"context_length_exceeded"') in error
+    await call.ended()
+    assert caplog.records[-1].__dict__["fields"]["model"] == "org/beta"
+
+
+async def test_a_refusal_while_it_is_opened_is_no_stream(gateway: Gateway) -> None:
+    reply = await gateway.chat(model="org/beta", stream=True, max_tokens=10_000)
+    assert (reply.status, reply.error["code"]) == (400, "context_length_exceeded")
+
+
+@pytest.mark.usefixtures("short_waits")
 @pytest.mark.parametrize("include_wake", [False, True])
 async def test_each_is_told_what_it_waits_for_itself(
     monkeypatch: pytest.MonkeyPatch, include_wake: bool
