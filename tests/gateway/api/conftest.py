@@ -69,6 +69,14 @@ async def gateway() -> AsyncIterator[Gateway]:
         yield running_gateway
 
 
+@pytest.fixture
+def beta_opens_slowly(gateway: Gateway) -> Iterator[None]:
+    """Until ``may_open`` is set, by the test or by its end."""
+    gateway.beta.may_open.clear()
+    yield
+    gateway.beta.may_open.set()
+
+
 @dataclass
 class Desk:
     """A gateway and the loop that it runs in, for tests that are no coroutines: one for many examples.

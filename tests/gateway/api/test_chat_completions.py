@@ -98,8 +98,8 @@ async def test_server_timing(gateway: Gateway) -> None:
         assert re.fullmatch(r"queue;dur=[\d.]+, wake;dur=[\d.]+, prefill;dur=[\d.]+", timing)
 
 
+@pytest.mark.usefixtures("beta_opens_slowly")
 async def test_server_timing_counts_the_opening_as_a_part_of_the_wake(gateway: Gateway) -> None:
-    gateway.beta.may_open.clear()
     began = monotonic()
     call = gateway.start_chat(model="org/beta")
     await asyncio.sleep(0.1)

@@ -82,7 +82,7 @@ async def test_who_wants_to_know_is_told_what_the_model_is_doing(
     assert rest.endswith(b"data: [DONE]\n\n") and b"Hel" in rest
 
 
-@pytest.mark.usefixtures("short_waits")
+@pytest.mark.usefixtures("short_waits", "beta_opens_slowly")
 @pytest.mark.parametrize("route", ["/v1/chat/completions", "/v1/completions"])
 async def test_a_model_that_is_being_opened_is_waited_for_in_the_same_way(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, route: str
@@ -90,7 +90,6 @@ async def test_a_model_that_is_being_opened_is_waited_for_in_the_same_way(
     """It may be fetched from the hub: nothing is known of it yet, its tokenizer included."""
     monkeypatch.setattr(sse, "PROGRESS", 0.02)
     caplog.set_level("INFO", "dormouse.requests")
-    gateway.beta.may_open.clear()
     asked = (
         {"prompt": "x"} if route == "/v1/completions" else {"messages": [{"role": "user", "content": "x"}]}
     )
@@ -122,7 +121,7 @@ async def test_a_model_that_is_being_opened_is_waited_for_in_the_same_way(
     assert fields["model"] == "org/beta" and fields["wake_seconds"] >= 0.08
 
 
-@pytest.mark.usefixtures("short_waits")
+@pytest.mark.usefixtures("short_waits", "beta_opens_slowly")
 @pytest.mark.parametrize("failure", ["open", "request"])
 async def test_what_fails_after_a_long_opening_is_an_error_event(
     gateway: Gateway, caplog: pytest.LogCaptureFixture, failure: str
@@ -130,7 +129,6 @@ async def test_what_fails_after_a_long_opening_is_an_error_event(
     caplog.set_level("INFO", "dormouse.requests")
     if failure == "open":
         gateway.beta.failures["open"].append(CheckpointError("no", reason="the hub does not answer"))
-    gateway.beta.may_open.clear()
     call = gateway.start_chat(model="org/beta", stream=True, max_tokens=10_000)
     assert (await call.start()).status == 200
     gateway.beta.may_open.set()
