@@ -25,6 +25,7 @@ def model(name: str, state: str, **more: Any) -> dict[str, Any]:
         "state_seconds": 12.0,
         "in_flight": 1,
         "queued": 0,
+        "waiting_for": None,
         "device_bytes": 5 * GIB,
         "host_bytes": 0,
         "sleeps_in_seconds": None,
@@ -115,7 +116,7 @@ def test_elsewhere_all_is_said_in_the_line() -> None:
 def test_who_waits_sees_what_the_model_does() -> None:
     screen = io.StringIO()
     with Bar(Console(file=screen, force_terminal=True, width=100)) as bar:
-        for status in (model("b", "cold"), *STATUS["models"][1:2], model("b", "awake")):
+        for status in (model("b", "cold", waiting_for="turn"), *STATUS["models"][1:2], model("b", "awake")):
             bar.show(status)
             bar._live.refresh()
     shown = screen.getvalue()
