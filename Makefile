@@ -15,7 +15,7 @@ CLIENTS := .venv-clients/.installed .venv-litellm/.installed $(NODE)/node_module
 
 PYTEST := $(BIN)/python -m pytest
 HERE := not soak and not gpu
-THREE := -n 3 --dist loadfile --no-loadscope-reorder
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 # Linters beside the tests that leave room for them, then alone those that measure time. ARGS may choose tests
 # of which one half has none, which pytest answers with 5. Whatever the environment says, bytecode is written:
@@ -25,10 +25,9 @@ test: $(VENV)/.test $(CLIENTS)
 	@$(MAKE) --no-print-directory -j2 lint together
 	$(PYTEST) -m "$(HERE) and alone" tests/e2e $(ARGS) || [ $$? -eq 5 ]
 
-# Three at a time for two cores, since many wait for what they have started; each with one thread, in the order
-# of collecting.
+# Two at a time, each with one thread and in the order of collecting.
 together:
-	OMP_NUM_THREADS=1 $(PYTEST) -m "$(HERE) and not alone" $(THREE) $(ARGS) || [ $$? -eq 5 ]
+	OMP_NUM_THREADS=1 $(PYTEST) -m "$(HERE) and not alone" $(TWO) $(ARGS) || [ $$? -eq 5 ]
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
