@@ -134,7 +134,7 @@ def check_many(operation: APIOperation, server: Server, examples: int) -> None:
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_it_does_what_it_says(server: Server, label: str) -> None:
     check_each_constraint(OPERATIONS[label], server, [GenerationMode.POSITIVE])
-    check_many(OPERATIONS[label], server, 3)
+    check_many(OPERATIONS[label], server, 10)
 
 
 @pytest.mark.soak
