@@ -7,14 +7,14 @@ one is recorded for each number of rows that is rounded to, when that is first n
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from engine.batch import Batch
-from engine.decode_inputs import DecodeInputs
+from engine.decode_inputs import DecodeInputs, Settings
 from engine.models.decoder import Decoder, KVLayers
 
 log = logging.getLogger("dormouse.engine")
@@ -39,10 +39,23 @@ class GraphRecorder(Protocol):
     def held(self) -> int:
         """Bytes of the device that are not free, whoever has them."""
 
+    def mark(self) -> Callable[[], None]:
+        """A function that waits until all is done that is queued by now."""
+
 
 def rounded_rows(most: int) -> list[int]:
     """For so many rows there are graphs: powers of two, then multiples of eight, up to ``most``."""
     return sorted({min(rows, most) for rows in (1, 2, 4, *range(8, most + 8, 8))})
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A step that is queued."""
+
+    logits: torch.Tensor
+    """float32 [rows, vocabulary], good until the next step of any model on the device."""
+    chosen: Callable[[], list[int]]
+    """Waits for what its settings choose from them, a token a row; good until two more are queued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,28 +90,35 @@ class DecodeGraphs:
         """Whether a batch is one that there is a graph for, or can be: a token of each sequence."""
         return not self._failed and len(batch.token_ids) == len(batch.spans) <= self._sizes[-1]
 
-    def logits(self, batch: Batch) -> torch.Tensor | None:
-        """float32 [rows, vocabulary], good until the next step of any model on the device; None where there
-        is no room for a graph."""
-        rows = next(size for size in self._sizes if size >= len(batch.spans))
-        step = self._steps.get(rows) or self._record(rows)
+    def replay(self, batch: Batch, settings: Settings, after: Sequence[int] | None = None) -> Replayed | None:
+        """None where there is no room for a graph. ``after``: as ``DecodeInputs.fill`` has it; None where
+        there is no graph yet, for to record one is to lose what the step before chooses."""
+        count = len(batch.spans)
+        rows = next(size for size in self._sizes if size >= count)
+        step = self._steps.get(rows)
+        if step is None and after is None:
+            step = self._record(rows)
         if step is None:
             return None
-        self._inputs.fill(batch, rows)
+        self._inputs.fill(batch, rows, settings, after)
         step.graph.replay()
-        return step.logits[: len(batch.spans)]
+        return Replayed(step.logits[:count], self._inputs.chosen(count, self._recorder.mark))
 
     def _record(self, rows: int) -> _Step | None:
+        from engine.kernels.choose import choose
+
         vocabulary = self._decoder.vocabulary
         # As large at once as it will ever be, since graphs keep what they were recorded with.
         logits = self._recorder.floats(self._sizes[-1] * vocabulary).view(-1, vocabulary)[:rows]
-        tokens, plan = self._inputs.tokens(rows), self._inputs.plan(rows)
+        inputs = self._inputs
+        places, plan, choice = inputs.places(rows), inputs.plan(rows), inputs.choice(rows)
 
         def run() -> None:
-            hidden = self._decoder.hidden(self._decoder.begin(*tokens, plan, self._kv))
-            logits.copy_(self._decoder.logits(hidden))
+            begun = self._decoder.begin(inputs.token_ids(rows), *places, plan, self._kv)
+            logits.copy_(self._decoder.logits(self._decoder.hidden(begun)))
+            choose(logits, *choice)
 
-        self._inputs.clear()
+        inputs.clear()
         before = self._recorder.held()
         try:
             run()  # what is made once, kernels among it, cannot be made while a graph is recorded

@@ -34,6 +34,11 @@ class History:
         """Of the answer's tokens."""
 
     @property
+    def matters(self) -> bool:
+        """Whether it changes, or may come to change, anything."""
+        return bool(self.repetition != 1 or self._bias or self._presence or self._frequency)
+
+    @property
     def adds(self) -> bool:
         """Whether anything is added to the logits."""
         return bool(self._bias or ((self._presence or self._frequency) and self._counts))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as ListLike
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Final, Self
 
 import torch
 
@@ -14,12 +15,14 @@ from engine.kv_cache import KVCache
 from engine.logprobs import token_logprobs
 from engine.models.decoder import Decoder, Forward
 from engine.pace import Pace, computed_at_once
-from engine.sampler import Sampled, SampleRow, sample
+from engine.sampler import Sampled, SampleRow, choice, sample
 from engine.scheduler import Scheduled
 from engine.sequence import Sequence
 
 _SCORED = 64
 """Rows of a prompt whose logits are held at a time: 39 MB at a vocabulary of 152,000."""
+_ANY: Final = (0.0,) * 5
+"""Settings of a row whose token is not chosen by them, and soon is."""
 
 
 @dataclass(slots=True)
@@ -55,6 +58,28 @@ class _Batch(Batch):
         if last:
             self.sampled.append(offset + stop - 1)
 
+    def add_next(self, sequence: Sequence) -> None:
+        """The token that comes next, whichever it will be."""
+        first = len(sequence.token_ids)
+        self.add([0] * (first + 1), first, 1, sequence.prompt_length, sequence.blocks)
+        self.samples.append(_sample_row(sequence, first + 1))
+
+    @property
+    def plain(self) -> bool:
+        """Whether settings alone decide on every sequence's next token."""
+        return all(row is not None and row.plain for row in self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodePass:
+    """The next tokens of answers, which the device may still be at."""
+
+    scheduled: Scheduled
+    wait: Callable[[], list[Sampled | None]]
+    """Per sequence its next token, None while others are to be computed before that."""
+    on_device: bool = False
+    """Whether the device goes on from them without anybody's waiting."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
@@ -75,15 +100,42 @@ class Runner:
     pace: Pace = computed_at_once
 
     @torch.inference_mode()
-    def decode(self, scheduled: Scheduled) -> list[Sampled | None]:
-        """Compute tokens of answers; per sequence its next token, None while others are to be computed
-        before that."""
+    def decode(self, scheduled: Scheduled) -> DecodePass:
+        """Compute tokens of answers."""
         batch = _Batch.of(scheduled)
         if self.graphs and not batch.scored and self.graphs.takes(batch):
-            logits = self.graphs.logits(batch)
-            if logits is not None:
-                return _draw(batch, logits if len(batch.sampled) == len(logits) else logits[batch.sampled])
-        return self._end(batch, batch.begin(self.decoder, self.kv.layers, self.device, generated=True))
+            queued = self._replay(self.graphs, scheduled, batch)
+            if queued:
+                return queued
+        drawn = self._end(batch, batch.begin(self.decoder, self.kv.layers, self.device, generated=True))
+        return DecodePass(scheduled, lambda: drawn)
+
+    @torch.inference_mode()
+    def decode_after(self, before: DecodePass, sequences: ListLike[Sequence]) -> DecodePass | None:
+        """Let the device compute the tokens after those of ``before``, which it may still be at, for some of
+        the sequences. None where the device alone cannot tell what they are; where it could, it still can."""
+        batch = _Batch()
+        for sequence in sequences:
+            batch.add_next(sequence)
+        if not (self.graphs and before.on_device):
+            return None
+        rows = {id(sequence): row for row, (sequence, _) in enumerate(before.scheduled)}
+        after = [rows[id(sequence)] for sequence in sequences]
+        return self._replay(self.graphs, [(sequence, 1) for sequence in sequences], batch, after)
+
+    def _replay(
+        self, graphs: DecodeGraphs, scheduled: Scheduled, batch: _Batch, after: list[int] | None = None
+    ) -> DecodePass | None:
+        plain = batch.plain
+        settings = [choice(row) if row and plain else _ANY for row in batch.samples]
+        replayed = graphs.replay(batch, settings, after)
+        if replayed is None:
+            return None
+        if plain:
+            return DecodePass(scheduled, lambda: _plain(replayed.chosen()), on_device=True)
+        logits = replayed.logits
+        drawn = _draw(batch, logits if len(batch.sampled) == len(logits) else logits[batch.sampled])
+        return DecodePass(scheduled, lambda: drawn)
 
     @torch.inference_mode()
     def begin_prefill(self, scheduled: Scheduled) -> Prefill:
@@ -125,6 +177,10 @@ def _draw(batch: _Batch, logits: torch.Tensor | None) -> list[Sampled | None]:
     samples = [row for row in batch.samples if row]
     drawn = iter(() if logits is None else sample(logits, samples))
     return [next(drawn) if row else None for row in batch.samples]
+
+
+def _plain(token_ids: ListLike[int]) -> list[Sampled | None]:
+    return [Sampled(token, None) for token in token_ids]
 
 
 def _sample_row(sequence: Sequence, position: int) -> SampleRow:

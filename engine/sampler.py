@@ -42,6 +42,12 @@ class SampleRow:
     banned: tuple[int, ...] = ()
     """Token ids that may not come now, unless the grammar has no other."""
 
+    @property
+    def plain(self) -> bool:
+        """Whether its logits and ``choice`` alone decide on the token, and that is all that is asked for."""
+        changed = self.matcher or self.banned or self.history.matters
+        return not changed and self.params.logprobs is None
+
 
 class Sampled(NamedTuple):
     token_id: int
@@ -98,14 +104,16 @@ def choose_in_one_launch(logits: torch.Tensor, rows: Sequence[SampleRow]) -> tor
     """See ``engine.kernels.choose``."""
     from engine.kernels.choose import choose
 
-    settings = [
-        (one.temperature, one.top_k, one.top_p, one.min_p, uniform(row.seed, row.position))
-        for row in rows
-        for one in (row.params,)
-    ]
+    settings = torch.tensor([choice(row) for row in rows], dtype=torch.float32).to(logits.device)
     chosen = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
-    choose(logits, torch.tensor(settings, dtype=torch.float32).to(logits.device), chosen)
+    choose(logits, settings, chosen)
     return chosen
+
+
+def choice(row: SampleRow) -> tuple[float, float, float, float, float]:
+    """Settings as ``engine.kernels.choose`` takes them."""
+    params = row.params
+    return params.temperature, params.top_k, params.top_p, params.min_p, uniform(row.seed, row.position)
 
 
 def _way(params: SamplingParams) -> _Way:

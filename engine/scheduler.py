@@ -90,6 +90,16 @@ class Scheduler:
                 again -= count - 1
         return scheduled
 
+    def ahead(self, scheduled: Scheduled) -> list[Sequence]:
+        """Those that go on behind their next token, with blocks for one more: none if there are none left."""
+        going = [one for one, _ in scheduled if one.generated + 1 < one.params.max_tokens]
+        try:
+            for sequence in going:
+                self._allocate(sequence, len(sequence.token_ids) + 1)
+        except OutOfMemory:
+            return []
+        return going
+
     def begin_prefill(self, tokens: int) -> Scheduled:
         """A chunk of so many tokens at most, unless one is in the making. Raises OutOfMemory when nothing
         runs and there is no room for ``waiting[0]``."""

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from engine.device import StepClock, step_failed
+from engine.lookahead import Lookahead
 from engine.model import Model
 from engine.runner import Prefill
 from engine.sampler import Sampled
@@ -41,6 +42,7 @@ class GenerationStepper:
         """To be called when there are tokens after a resumption, or nothing is left to make any."""
         self._prefill: Prefill | None = None
         """The pass of prompts in the making."""
+        self._lookahead = Lookahead()
 
     def submit(self, sequence: Sequence) -> None:
         self.inbox.append(sequence)
@@ -65,6 +67,8 @@ class GenerationStepper:
                 self._compute_prompts(decoding, began)
             if not scheduler.prefilling:
                 self._prefill = None
+            if not (decoding and scheduler.running):
+                self._lookahead.drop()
             if not scheduler.has_work:
                 self._tell_that_it_went_on()
                 self.model.kv.settle()
@@ -84,6 +88,7 @@ class GenerationStepper:
         self._collect()
         self.model.scheduler.suspend(keep_kv=keep_kv)
         self._prefill = None
+        self._lookahead.drop()
         if self.suspended:
             self.model.kv.trim()  # it may be asleep
         self.suspended = True
@@ -126,11 +131,11 @@ class GenerationStepper:
         try:
             scheduled = scheduler.decode()
             if scheduled:
-                began = time.perf_counter()
-                tokens = self.model.runner.decode(scheduled)
+                alone = not (scheduler.prompts or self.inbox or self._others_wait())
+                tokens = self._lookahead.decode(self.model, scheduled, go_on=alone)
                 if all(count == 1 for _, count in scheduled):
-                    took = time.perf_counter() - began
-                    scheduler.budget.observe_step(len(scheduled), took, alone=not scheduler.prefilling)
+                    alone = not scheduler.prefilling
+                    scheduler.budget.observe_step(len(scheduled), self._lookahead.took, alone=alone)
                 _deliver(self._take(scheduled, tokens))
         except Exception as error:
             affected = [sequence for sequence, _ in scheduled] or scheduler.running[:1]

@@ -1,4 +1,5 @@
-"""Shared by all tests: hypothesis profiles, the order, and less work for the garbage collector."""
+"""Shared by all tests: hypothesis profiles, the order, how kernels run, and less work for the garbage
+collector."""
 
 from __future__ import annotations
 
@@ -7,7 +8,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anybody imports Triton, which chooses then
 
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)

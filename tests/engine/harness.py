@@ -130,7 +130,7 @@ class Stepper:
         scheduler = self.model.scheduler
         decoding = scheduler.decode()
         if decoding:
-            self._take(decoding, self._runner.decode(decoding))
+            self._take(decoding, self._runner.decode(decoding).wait())
         tokens = scheduler.budget.tokens(len(decoding), scheduler.prompts)
         prefilling = scheduler.begin_prefill(tokens) if scheduler.has_work else []
         if prefilling:

@@ -7,10 +7,16 @@ from pathlib import Path
 import pytest
 
 from tests.engine import harness
-from tests.mutants import embedding_faults, family_faults, moe_faults, sampling_faults
+from tests.mutants import embedding_faults, family_faults, lookahead_faults, moe_faults, sampling_faults
 from tests.mutants.inner_run import assert_fails
 
-FAULTS = family_faults.FAULTS | embedding_faults.FAULTS | moe_faults.FAULTS | sampling_faults.FAULTS
+FAULTS = (
+    family_faults.FAULTS
+    | embedding_faults.FAULTS
+    | lookahead_faults.FAULTS
+    | moe_faults.FAULTS
+    | sampling_faults.FAULTS
+)
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 
-if torch.cuda.is_available():
-    pytest.skip("kernels are changed under Triton's interpreter", allow_module_level=True)
-os.environ["TRITON_INTERPRET"] = "1"  # before a kernel is imported
-
 from tests.mutants.inner_run import assert_fails
 from tests.mutants.kernel_faults import FAULTS, plant
+
+if torch.cuda.is_available():
+    pytest.skip("kernels are changed under Triton's interpreter", allow_module_level=True)
 
 
 @pytest.mark.parametrize("name", FAULTS)

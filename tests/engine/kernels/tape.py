@@ -96,6 +96,9 @@ class Tapes:
     def held(self) -> int:
         return self.recorded * 1000
 
+    def mark(self) -> Callable[[], None]:
+        return lambda: None
+
 
 class _Counted:
     def __init__(self, tapes: Tapes, tape: Tape) -> None:

@@ -40,7 +40,7 @@ def test_inputs_at_fixed_addresses_become_one_step_after_another(device: torch.d
         batch = Batch()
         for first, count, table in (scene.spans[row] for row in rows):
             batch.add([7] * (first + 1), first, count, first, table)
-        inputs.fill(batch, 4)
+        inputs.fill(batch, 4, [(0.0,) * 5] * len(rows))
         plan = attention.plan(batch.spans, generated=True)
         queries[: len(rows)] = scene.queries[rows].to(device)
         found = attention.attend(fixed, layer, queries, SPEC)
