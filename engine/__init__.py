@@ -160,6 +160,6 @@ def memory_state(device: str = "cpu") -> MemoryState:
 def limit_memory(device: str, limit: int, host_limit: int) -> None:
     """The most bytes that all engines opened on ``device`` may hold together, from now on; and those that
     they may lock of the host's beside a device with memory of its own. Blocking."""
-    from engine.device import get_device
+    from engine.devices import get_device
 
     get_device(device).limit_memory(limit, host_limit)

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.checkpoint import Checkpoint
-from engine.device import get_device
+from engine.devices import get_device
 from engine.downloading import with_weights
 from engine.embedding.model import EmbeddingModel, build_embedding_model
 from engine.embedding.request import EmbedRequest, check_inputs

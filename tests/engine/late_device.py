@@ -137,7 +137,7 @@ def install(monkeypatch: pytest.MonkeyPatch, graphs: LateGraphs) -> None:
     monkeypatch.setitem(sys.modules, "engine.kernels.choose", SimpleNamespace(choose=choose))
     monkeypatch.setattr("engine.models.decoder.attention_for", TableAttention)
     monkeypatch.setattr("engine.models.decoder.operations_for", lambda config, _: TableOperations(config))
-    monkeypatch.setattr("engine.device.finish_steps", lambda device: graphs.finish())
+    monkeypatch.setattr("engine.devices.finish_steps", lambda device: graphs.finish())
     copy = torch.Tensor.copy_
 
     def copy_(self: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from engine.device import get_device
+from engine.devices import get_device
 from engine.linear import Linear
 from engine.memory.cpu import trim_allocator
 

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import engine
-from engine.device import Device, cuda_device, get_device
+from engine.device import Device
+from engine.devices import cuda_device, get_device
 from engine.engine import TorchEngine
 from engine.memory.driver import memory_state
 from engine.memory.system import SystemMemory
@@ -39,7 +40,7 @@ def driver() -> FakeDriver:
 
 @pytest.fixture
 def device(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Device:
-    monkeypatch.setattr("engine.device._RING_BUFFER", 32 * 1024)
+    monkeypatch.setattr("engine.devices._RING_BUFFER", 32 * 1024)
     own = cuda_device(driver, "cpu", driver.tensor)
     monkeypatch.setattr("engine.engine.get_device", lambda name: own)
     return own
@@ -367,8 +368,8 @@ async def test_memory_goes_when_the_steps_on_the_device_are_over(
     llama: Path, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A prompt that is given up half-way has layers queued, whose memory is wanted at once."""
-    monkeypatch.setattr("engine.device.finish_steps", lambda device: driver.calls.append(("finish",)))
-    monkeypatch.setattr("engine.device._RING_BUFFER", 32 * 1024)
+    monkeypatch.setattr("engine.devices.finish_steps", lambda device: driver.calls.append(("finish",)))
+    monkeypatch.setattr("engine.devices._RING_BUFFER", 32 * 1024)
     own = cuda_device(driver, "cpu", driver.tensor)
     monkeypatch.setattr("engine.engine.get_device", lambda name: own)
     engine = TorchEngine(str(llama), "cuda", EngineOptions())
@@ -403,7 +404,7 @@ def test_a_device_that_is_not_here(name: str, llama: Path) -> None:
 
 
 def test_a_driver_without_a_torch_for_it(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver) -> None:
-    monkeypatch.setattr("engine.device.device_name", lambda name: "cuda:0")
+    monkeypatch.setattr("engine.devices.device_name", lambda name: "cuda:0")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(EngineError, match=r"no such device here: cuda:0 \(this torch is not made for CUDA\)"):
         get_device("cuda")

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from engine import open as open_engine
-from engine.device import Device, StepClock, get_device, step_failed
+from engine.device import Device, StepClock, step_failed
+from engine.devices import get_device
 from engine.engine import TorchEngine
 from engine.memory.cpu import CpuArena
 from engine.runner import Prefill, Runner
@@ -150,8 +151,8 @@ async def test_an_engine_that_breaks_down_says_so_and_ends_its_streams(
 
 
 def test_there_is_one_device_of_a_name_however_many_ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.device._devices", {})
-    monkeypatch.setattr("engine.device.tune_allocator", lambda: time.sleep(0.02))
+    monkeypatch.setattr("engine.devices._devices", {})
+    monkeypatch.setattr("engine.devices.tune_allocator", lambda: time.sleep(0.02))
     begin = threading.Barrier(8)
 
     def get(name: str) -> Device:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.device import cuda_device
+from engine.devices import cuda_device
 from engine.memory.ring import Ring
 from tests.bench.gpu import beside, card, copies, decoding, large, peer, waking
 from tests.bench.gpu.checkpoints import checkpoint
@@ -56,7 +56,7 @@ class Recorder:
 def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
     """Stands in for the card, whose sizes and rates it has not got."""
     driver = FakeDriver(memory=2**30)
-    monkeypatch.setattr("engine.device._RING_BUFFER", 64 * 1024)
+    monkeypatch.setattr("engine.devices._RING_BUFFER", 64 * 1024)
     monkeypatch.setattr("engine.packing.can_pack", lambda: False)  # as on a device that is no CPU
     device = cuda_device(driver, "cpu", driver.tensor)
     monkeypatch.setattr("engine.engine.get_device", lambda name: device)

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.device import Device, cuda_device
+from engine.device import Device
+from engine.devices import cuda_device
 from engine.engine import TorchEngine
 from engine.lookahead import Lookahead
 from engine.sequence import Sequence as Running
@@ -53,7 +54,7 @@ def graphs() -> LateGraphs:
 @pytest.fixture
 def device(graphs: LateGraphs, monkeypatch: pytest.MonkeyPatch) -> Device:
     driver = FakeDriver(memory=256 * 2**20)
-    monkeypatch.setattr("engine.device._RING_BUFFER", 32 * 1024)
+    monkeypatch.setattr("engine.devices._RING_BUFFER", 32 * 1024)
     install(monkeypatch, graphs)
     own = cuda_device(driver, "cpu", driver.tensor, graphs)
     monkeypatch.setattr("engine.engine.get_device", lambda name: own)

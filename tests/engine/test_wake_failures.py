@@ -43,7 +43,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScarceMemory]:
     """What engines that are opened in this test see as the system's memory."""
     scarce = ScarceMemory()
     device = Device("cpu", partial(CpuArena, memory=scarce))
-    monkeypatch.setattr("engine.device._devices", {"cpu": device})
+    monkeypatch.setattr("engine.devices._devices", {"cpu": device})
     yield scarce
     assert scarce._claimed == 0, "a claim was never given back"
 

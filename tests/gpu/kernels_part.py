@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from tests.bench.gpu import attention
 from tests.bench.gpu.result import Result
 from tests.gpu import test_kernels
 from tests.gpu.checks import run_checks
@@ -19,6 +20,10 @@ SETTINGS = "[pytest]\nmarkers =\n    soak: long\n    gpu: needs a CUDA device\n 
 
 def measure(result: Result, work: Path) -> None:
     run_checks(test_kernels, result)
+    try:
+        attention.measure(result)
+    except Exception as error:  # an older torch, or one whose kernels are not for this card
+        result.failure("attention", error)
     missing = [name for name in NEEDS if find_spec(name) is None]
     if missing:
         result.note(f"{SUITE} was left out: no {', '.join(missing)} here")

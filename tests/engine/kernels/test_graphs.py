@@ -11,7 +11,8 @@ import torch
 
 from engine.attention.interface import CpuAttention
 from engine.attention.triton import TritonAttention
-from engine.device import Device, cuda_device, get_device
+from engine.device import Device
+from engine.devices import cuda_device, get_device
 from engine.engine import TorchEngine
 from engine.graphs import rounded_rows
 from engine.models.operations import TorchOperations
@@ -38,7 +39,7 @@ def tapes() -> Tapes:
 def device(tapes: Tapes, monkeypatch: pytest.MonkeyPatch) -> Device:
     """A CUDA device whose driver is a fake, whose kernels are interpreted, and whose graphs are tapes."""
     driver = FakeDriver(memory=256 * 2**20)
-    monkeypatch.setattr("engine.device._RING_BUFFER", 32 * 1024)
+    monkeypatch.setattr("engine.devices._RING_BUFFER", 32 * 1024)
     monkeypatch.setattr("engine.models.decoder.attention_for", TritonAttention)
     monkeypatch.setattr("engine.models.decoder.operations_for", lambda config, _: TritonOperations(config))
     own = cuda_device(driver, "cpu", driver.tensor, tapes)
