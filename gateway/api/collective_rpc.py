@@ -11,7 +11,7 @@ from litestar.di import NamedDependency
 
 from gateway.api.decode import decode_body
 from gateway.api.keys import ADMIN
-from gateway.api.naming import configured_name
+from gateway.api.naming import configured_name_or_all
 from gateway.api.openapi.described import described
 from gateway.api.schema.collective_rpc import RpcRequest, RpcResponse
 from gateway.errors import InvalidRequest, WaitTimeout
@@ -32,7 +32,7 @@ async def collective_rpc(request: Request[Any, Any, Any], fleet: NamedDependency
     """``reload_weights``: adopt a model's files as they are now; without ``model``, those of all models."""
     wanted = await decode_body(request, _DECODER)
     check(wanted)
-    name = configured_name(request.scope, fleet, wanted.model)
+    name = configured_name_or_all(request.scope, fleet, wanted.model)
     try:
         async with asyncio.timeout(wanted.timeout):
             await fleet.reload_weights(name)

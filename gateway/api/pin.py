@@ -33,6 +33,6 @@ async def unpin(scope: Scope, fleet: NamedDependency[Fleet], model: FromQuery[st
 
 
 def _pinned(scope: Scope, fleet: Fleet, model: str, pinned: bool) -> PinResponse:
-    name = configured_name(scope, fleet, model) or model
+    name = configured_name(scope, fleet, model)
     fleet.pin(name, pinned)
     return PinResponse(model=name, pinned=pinned)

@@ -8,7 +8,7 @@ from litestar.params import FromQuery
 from litestar.types import Scope
 
 from gateway.api.keys import ADMIN
-from gateway.api.naming import configured_name
+from gateway.api.naming import configured_name_or_all
 from gateway.api.schema.prefix_cache import ResetResponse
 from gateway.fleet import Fleet
 
@@ -18,5 +18,5 @@ async def reset_prefix_cache(
     scope: Scope, fleet: NamedDependency[Fleet], model: FromQuery[str | None] = None
 ) -> ResetResponse:
     """Forget the prompts that are kept; without ``model``, those of all models."""
-    await fleet.reset_prefix_cache(configured_name(scope, fleet, model))
+    await fleet.reset_prefix_cache(configured_name_or_all(scope, fleet, model))
     return ResetResponse()

@@ -11,7 +11,7 @@ from litestar.types import Scope
 
 from engine import ALL_TAGS, Level, Tag
 from gateway.api.keys import ADMIN
-from gateway.api.naming import configured_name
+from gateway.api.naming import configured_name_or_all
 from gateway.api.openapi.described import described
 from gateway.api.schema.sleep import SleepingResponse, SleepResponse, WakeResponse
 from gateway.fleet import Fleet
@@ -28,7 +28,7 @@ async def sleep(
     """Put a model to sleep; without ``model``, every one that is not pinned.
 
     ``mode=wait`` lets what is in flight finish, ``abort`` cuts it off."""
-    return SleepResponse(level=await fleet.sleep(configured_name(scope, fleet, model), level, mode))
+    return SleepResponse(level=await fleet.sleep(configured_name_or_all(scope, fleet, model), level, mode))
 
 
 @post("/wake_up", status_code=200, opt=ADMIN | described(fails=(503,)))
@@ -41,7 +41,9 @@ async def wake_up(
     """Wake a model; without ``model``, all of them.
 
     ``tags=weights`` alone restores the weights only; the missing tag, or a request, completes it."""
-    awake = await fleet.wake(configured_name(scope, fleet, model), frozenset(tags) if tags else ALL_TAGS)
+    awake = await fleet.wake(
+        configured_name_or_all(scope, fleet, model), frozenset(tags) if tags else ALL_TAGS
+    )
     return WakeResponse(status="awake" if awake else "sleeping", tags=tags)
 
 
@@ -50,4 +52,4 @@ async def is_sleeping(
     scope: Scope, fleet: NamedDependency[Fleet], model: FromQuery[str | None] = None
 ) -> SleepingResponse:
     """Whether a model sleeps; without ``model``, whether all of them do."""
-    return SleepingResponse(is_sleeping=fleet.is_sleeping(configured_name(scope, fleet, model)))
+    return SleepingResponse(is_sleeping=fleet.is_sleeping(configured_name_or_all(scope, fleet, model)))

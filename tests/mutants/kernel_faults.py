@@ -106,6 +106,13 @@ FAULTS: Mapping[str, Fault] = {
         "top_p * _mass(own, vocabulary, best, temperature, least * 0, TILE), ONE",
         DRAWS + "[all]",
     ),
+    "each tile draws by itself": Fault(
+        choose,
+        "_draw",
+        "before + tl.cumsum(weights, 0) > target",
+        "tl.cumsum(weights, 0) > target",
+        "test_choose.py::test_draws_from_several_tiles_follow_it_too",
+    ),
     "min-p is forgotten": Fault(
         choose,
         "_choose",

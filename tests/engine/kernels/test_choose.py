@@ -25,7 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "the narrowest nucleus": {"top_p": 1e-9},
     "more than there are": {"top_k": 1000},
 }
-VOCABULARY, DRAWS = 20, 24
+VOCABULARY, TILE = 20, 16
 
 
 def drawn(logits: torch.Tensor, settings: list[tuple[float, ...]], device: torch.device) -> list[int]:
@@ -36,17 +36,16 @@ def drawn(logits: torch.Tensor, settings: list[tuple[float, ...]], device: torch
 
 
 @pytest.fixture(autouse=True)
-def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "_TILE", 16)
+def two_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "_TILE", TILE)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_draws_follow_the_distribution(name: str, device: torch.device) -> None:
+def check_draws(name: str, draws: int, device: torch.device) -> None:
     """Numbers that are evenly spread find every token as often as it should come, but for one."""
     params = SamplingParams(**{"max_tokens": 1, **CASES[name]})
     logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(3)) * 2
     wanted = reference(logits.tolist(), params)
-    draws = min(DRAWS, 4 * int((wanted > 0).sum()))
+    draws = min(draws, 4 * int((wanted > 0).sum()))
     numbers = [(index + 0.5) / draws for index in range(draws)]
     settings = [(params.temperature, params.top_k, params.top_p, params.min_p, u) for u in numbers]
     found = drawn(logits.expand(draws, -1).contiguous(), settings, device)
@@ -55,6 +54,19 @@ def test_draws_follow_the_distribution(name: str, device: torch.device) -> None:
     assert np.abs(counts - wanted * draws).max() <= 1.01
     statistic, freedom = chi_square(counts, wanted)
     assert statistic <= max(freedom, 1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_draws_follow_the_distribution(
+    name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "_TILE", 2 * TILE)
+    check_draws(name, 24, device)
+
+
+@pytest.mark.parametrize("name", ["plain, but warmer", "all"])
+def test_draws_from_several_tiles_follow_it_too(name: str, device: torch.device) -> None:
+    check_draws(name, 8, device)
 
 
 def test_rows_of_unlike_settings_each_get_their_own(device: torch.device) -> None:

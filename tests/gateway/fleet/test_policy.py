@@ -38,7 +38,7 @@ def promise(check: Promise) -> Promise:
     return check
 
 
-@settings(max_examples=2000)
+@settings(max_examples=1000)
 @given(snapshots())
 def test_promises(snapshot: Snapshot) -> None:
     for check in PROMISES:
@@ -224,7 +224,7 @@ def order_of_models_does_not_decide(snapshot: Snapshot) -> None:
         assert set(plan(reordered).actions) == set(plan(snapshot).actions)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(snapshots())
 def test_everybody_gets_a_turn(snapshot: Snapshot) -> None:
     """Obeyed step after step, the policy serves all who wait, and never holds more than allowed."""
@@ -238,7 +238,7 @@ def test_everybody_gets_a_turn(snapshot: Snapshot) -> None:
     assert not any(model.waits_for_room for model in snapshot.models)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(snapshots())
 def test_everybody_gets_a_turn_though_no_request_ends(snapshot: Snapshot) -> None:
     """Even what nobody may put to sleep by itself makes room: it is suspended, and waits for its own turn.
