@@ -65,7 +65,10 @@ def test_draws_follow_the_distribution(
 
 
 @pytest.mark.parametrize("name", ["plain, but warmer", "all"])
-def test_draws_from_several_tiles_follow_it_too(name: str, device: torch.device) -> None:
+def test_draws_from_several_tiles_follow_it_too(
+    name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "_TILE", TILE // 2)
     check_draws(name, 8, device)
 
 

@@ -243,7 +243,7 @@ def test_everybody_gets_a_turn(snapshot: Snapshot) -> None:
 def test_everybody_gets_a_turn_though_no_request_ends(snapshot: Snapshot) -> None:
     """Even what nobody may put to sleep by itself makes room: it is suspended, and waits for its own turn.
     Not for a pinned one, which would never give the room back."""
-    assume(not any(model.pinned and model.waits_for_room for model in snapshot.models))
+    assume(not any(model.pinned and model.waiting_since is not None for model in snapshot.models))
     waiting = {model.name for model in snapshot.models if model.waits_for_room}
     refused = set[str]()
     for _ in range(200):
