@@ -17,7 +17,7 @@ import torch
 from engine.memory.budget import Budget
 from engine.memory.driver import Driver, DriverError
 from engine.memory.sizes import round_up
-from engine.types import EngineError, OutOfMemory
+from engine.types import DeviceError, EngineError, OutOfMemory
 
 CHUNK: Final = 256 * 2**20
 """What large ranges are mapped in. To be chosen by measurement; no GPU has been had for it yet."""
@@ -126,18 +126,22 @@ class CudaArena:
         """What is mapped is there."""
 
     def release(self, offset: int, length: int) -> None:
-        """Raises ValueError for a part of what was mapped in one piece."""
+        """Raises ValueError for a part of what was mapped in one piece, DeviceError where the driver refuses:
+        what stays mapped would be in the way of every later commit."""
         end = offset + length
         inside = {start: m.size for start, m in self._mappings.items() if offset <= start < end}
         if sum(inside.values()) != length or any(start + size > end for start, size in inside.items()):
             raise ValueError(f"{length} bytes at {offset} were not committed as a whole")
         if inside:
             self._finish()
-        for start in sorted(inside):
-            mapping = self._mappings[start]
-            self._unmap(start)
-            self._driver.mem_release(mapping.handle)
-            self._budget.give(mapping.size)
+        try:
+            for start in sorted(inside):
+                mapping = self._mappings[start]
+                self._unmap(start)
+                self._driver.mem_release(mapping.handle)
+                self._budget.give(mapping.size)
+        except DriverError as error:
+            raise DeviceError(f"memory cannot be given back: {error}") from error
 
     def close(self) -> None:
         """Releases what is still committed."""

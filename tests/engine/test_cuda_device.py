@@ -19,7 +19,7 @@ from engine.devices import cuda_device, get_device
 from engine.engine import TorchEngine
 from engine.memory.driver import memory_state
 from engine.memory.system import SystemMemory
-from engine.types import CheckpointError, EngineError, EngineOptions, Level, MemoryState
+from engine.types import CheckpointError, DeviceError, EngineError, EngineOptions, Level, MemoryState
 from tests.engine.encoders import make_encoder
 from tests.engine.harness import collect, greedy, prompt, together
 from tests.engine.memory.fake_driver import GRANULARITY, FakeDriver
@@ -225,6 +225,21 @@ async def test_a_copy_is_given_back_when_asked_while_its_model_is_awake(
     assert await collect(engine, prompt(9), greedy(5)) == before
 
 
+@pytest.mark.parametrize("call", ["stream_create", "copy_to_host"])
+async def test_a_copy_out_that_fails_leaves_no_copy(
+    llama: Path, awake: Open, driver: FakeDriver, call: str
+) -> None:
+    engine = await awake(llama, copy_early=False)
+    before = await collect(engine, prompt(9), greedy(5))
+    driver.fail(call)
+    await engine.sleep(1)
+    driver.assert_idle()
+    assert engine.footprint().host_copy == 0
+    assert len(driver.registered) == 1, "the ring"
+    await engine.wake()
+    assert await collect(engine, prompt(9), greedy(5)) == before
+
+
 async def test_spare_copies_beyond_a_lower_limit_are_given_back(
     llama: Path, awake: Open, driver: FakeDriver, device: Device
 ) -> None:
@@ -273,6 +288,19 @@ async def test_a_first_wake_that_fails_half_way_gives_back_the_copy_too(
         assert engine.footprint().host_copy == 0
     await engine.wake()
     assert engine.footprint().host_copy > 0, "the next may"
+    await engine.close()
+
+
+@pytest.mark.parametrize("call", ["mem_unmap", "mem_release"])
+async def test_memory_that_cannot_be_given_back_is_a_broken_device(
+    llama: Path, device: Device, driver: FakeDriver, call: str
+) -> None:
+    """What is still mapped would be in the way of every later wake, and counted nowhere."""
+    engine = TorchEngine(str(llama), "cuda", EngineOptions())
+    await engine.wake()
+    driver.fail(call)
+    with pytest.raises(DeviceError, match=call):
+        await engine.sleep(1)
     await engine.close()
 
 

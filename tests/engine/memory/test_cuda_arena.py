@@ -248,6 +248,8 @@ def assert_survives(index: int, call: str, error: str) -> None:
         assert error == "CUDA_ERROR_OUT_OF_MEMORY"
     except DriverError as failure:
         assert failure.call == call
+    except DeviceError:
+        assert call in ("make_current", "mem_unmap", "mem_release")
     assert driver.calls[index][0] == call
     # A release has no second try: that memory is lost, and stays counted.
     assert len(driver.handles) == (call == "mem_release")
