@@ -112,6 +112,23 @@ def test_parts_are_there_and_fit_the_time_that_is_given() -> None:
             assert importlib.import_module(part.module).measure
 
 
+def test_what_was_found_survives_a_death_in_the_middle_of_a_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = Result(tmp_path / "found.json", "memory", MACHINE, 9)
+    result.number("speed", 1)
+
+    def die(self: Path, text: str) -> None:
+        with self.open("w") as file:
+            file.write(text[:20])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", die)
+    with pytest.raises(KeyboardInterrupt):
+        result.number("size", 2)
+    assert read(result.path)["numbers"] == {"speed": {"value": 1}}
+
+
 def test_the_file_says_what_a_result_is(tmp_path: Path) -> None:
     result = Result(tmp_path / "one.json", "one", MACHINE, 9)
     result.number("most", 2, most=1)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.gpu.parts import BY_NAME, PARTS, SHARED, Part
-from tests.bench.gpu.result import Result, read, table
+from tests.bench.gpu.result import Result, read, replace, table
 
 RESULTS = Path(__file__).parents[1] / "results"
 SECONDS = 520
@@ -75,7 +75,7 @@ def _close(part: Part, machine: dict[str, Any], path: Path, ended: str) -> None:
     if not found:
         Result(path, part.name, machine, 0).end(ended)
     elif found["ended"] == "running":
-        path.write_text(json.dumps({**found, "ended": ended}, indent=1) + "\n")
+        replace(path, {**found, "ended": ended})
 
 
 def run_all(

@@ -69,7 +69,14 @@ class Result:
             "notes": self.notes,
             "failures": self.failures,
         }
-        self.path.write_text(json.dumps(content, indent=1) + "\n")
+        replace(self.path, content)
+
+
+def replace(path: Path, content: dict[str, Any]) -> None:
+    """At once: who is killed meanwhile leaves what was there before."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n")
+    unfinished.replace(path)
 
 
 def read(path: Path) -> dict[str, Any]:
