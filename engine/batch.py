@@ -18,11 +18,10 @@ class Batch:
     spans: list[tuple[int, int, Sequence[int]]] = field(default_factory=list)
     """Per sequence its first position, its number of rows, and its block table."""
 
-    def add(
-        self, token_ids: Sequence[int], first: int, count: int, prompt_length: int, blocks: Sequence[int]
-    ) -> None:
-        """``count`` of a sequence's tokens from position ``first`` on."""
-        self.token_ids += token_ids[first : first + count]
+    def add(self, tokens: Sequence[int], first: int, prompt_length: int, blocks: Sequence[int]) -> None:
+        """A sequence's ``tokens`` from position ``first`` on."""
+        count = len(tokens)
+        self.token_ids += tokens
         self.positions += range(first, first + count)
         self.prompt_lengths += [prompt_length] * count
         self.spans.append((first, count, blocks))

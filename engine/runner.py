@@ -48,7 +48,7 @@ class _Batch(Batch):
     def _add(self, sequence: Sequence, count: int) -> None:
         first, stop = sequence.computed, sequence.computed + count
         offset = len(self.token_ids) - first
-        self.add(sequence.token_ids, first, count, sequence.prompt_length, sequence.blocks)
+        self.add(sequence.token_ids[first:stop], first, sequence.prompt_length, sequence.blocks)
         if sequence.needs_prompt_logits:
             for position in range(len(sequence.prompt_logprobs) - 1, min(stop, sequence.prompt_length - 1)):
                 self.scored.append(offset + position)
@@ -61,7 +61,7 @@ class _Batch(Batch):
     def add_next(self, sequence: Sequence) -> None:
         """The token that comes next, whichever it will be."""
         first = len(sequence.token_ids)
-        self.add([0] * (first + 1), first, 1, sequence.prompt_length, sequence.blocks)
+        self.add([0], first, sequence.prompt_length, sequence.blocks)
         self.samples.append(_sample_row(sequence, first + 1))
 
     @property

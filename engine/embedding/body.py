@@ -87,7 +87,9 @@ class DecoderBody:
     def hidden(self, works: Sequence[tuple[Input, int]]) -> list[torch.Tensor]:
         batch = Batch()
         for work, count in works:
-            batch.add(work.ids, work.computed, count, len(work.ids), work.blocks)
+            batch.add(
+                work.ids[work.computed : work.computed + count], work.computed, len(work.ids), work.blocks
+            )
         forward = batch.begin(self.decoder, self.kv.layers, self.device, generated=False)
         states = self.decoder.hidden(forward, torch.arange(len(batch.token_ids), device=self.device))
         return list(torch.split(states, [count for _, count in works]))

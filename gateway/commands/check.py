@@ -136,9 +136,9 @@ def _told(report: dict[str, Any]) -> Iterator[str]:
         yield from _told_of_device(device)
     for model in report["to_download"]:
         yield f"{model['name']}: {model['path']}, downloaded from the hub on first use"
-    if any(device["device"] != "cpu" for device in report["devices"]):
-        yield "On CUDA devices Dormouse has not been run yet: what is said of them is by the book."
     if report["devices"]:
+        told = any(device["device"] != "cpu" for device in report["devices"])
+        yield f"CUDA has not been run on hardware yet{': what is said of it is by the book' * told}."
         yield "Times are estimates, from a second of copying and reading on this machine."
 
 

@@ -78,6 +78,22 @@ async def test_the_same_answers_as_on_a_cpu(
         await here.close()
 
 
+async def test_what_torch_only_keeps_makes_room_for_a_wake(
+    llama: Path, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.make_current()
+    kept = [driver.mem_create(driver.memory - 2 * GRANULARITY)]
+    monkeypatch.setattr("engine.devices.give_back", lambda: driver.mem_release(kept.pop()))
+    monkeypatch.setattr("engine.devices._RING_BUFFER", 32 * 1024)
+    own = cuda_device(driver, "cpu", driver.tensor)
+    monkeypatch.setattr("engine.engine.get_device", lambda name: own)
+    engine = TorchEngine(str(llama), "cuda", EngineOptions())
+    await engine.wake()
+    assert not kept
+    await engine.close()
+    driver.assert_idle()
+
+
 @pytest.mark.parametrize("levels", [[1, 1, 1], [2, 2], [1, 2, 1, 2]])
 async def test_answers_after_any_sleeps(
     qwen3: Path, awake: Open, driver: FakeDriver, levels: list[Level]

@@ -34,7 +34,7 @@ def test_a_step_reads_what_its_sequences_are(data: st.DataObject) -> None:
         batch = Batch()
         for table in tables:
             position = data.draw(st.integers(0, len(table) * BLOCK_SIZE - 1))
-            batch.add(range(position + 1), position, 1, 5, table)
+            batch.add([position], position, 5, table)
         count = len(tables)
         wanted = [(0.5, float(next(numbers)), 1.0, 0.0, 0.25) for _ in tables]
         inputs.fill(batch, ROWS, wanted)
@@ -57,7 +57,7 @@ def test_a_step_reads_what_its_sequences_are(data: st.DataObject) -> None:
 def batch_of(*tables: list[int]) -> Batch:
     batch = Batch()
     for table in tables:
-        batch.add([0], 0, 1, 1, table)
+        batch.add([0], 0, 1, table)
     return batch
 
 

@@ -242,6 +242,35 @@ def test_whatever_happens_meanwhile(
     asyncio.run(play())
 
 
+async def test_nothing_is_queued_while_others_wait(
+    model: Path,
+    device: Device,
+    said: dict[Asked, list[int]],
+    queued: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    play = await Play.of(model)
+    monkeypatch.setattr(play.stepper, "_others_wait", lambda: True)
+    play.ask((0, "greedy"))
+    await play.end(said)
+    assert not queued
+
+
+async def test_nothing_is_queued_through_a_suspension(
+    model: Path, device: Device, said: dict[Asked, list[int]], queued: list[int]
+) -> None:
+    """What it was computed with may be gone behind it."""
+    play = await Play.of(model)
+    play.ask((0, "greedy"))
+    for _ in range(4):
+        play.stepper.step()
+    assert queued
+    play.stepper.suspend(keep_kv=True)
+    assert play.stepper._lookahead._queued is None
+    play.stepper.resume(lambda: None)
+    await play.end(said)
+
+
 async def test_a_step_queued_is_used(
     model: Path, device: Device, said: dict[Asked, list[int]], queued: list[int], graphs: LateGraphs
 ) -> None:

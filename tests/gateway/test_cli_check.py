@@ -140,6 +140,7 @@ def test_every_checkpoint_that_cannot_be_served_is_named(
 
 def test_it_says_that_cuda_has_not_been_run_yet() -> None:
     report = check(Config(models=(ModelConfig(name="a", path=str(DEMO / "demo-a")),)), Path("config.toml"))
-    assert not [line for line in _told(report) if "CUDA" in line]
+    said = "CUDA has not been run on hardware yet"
+    assert f"{said}." in _told(report)
     report["devices"][0]["device"] = "cuda:0"
-    assert [line for line in _told(report) if "has not been run yet" in line]
+    assert f"{said}: what is said of it is by the book." in _told(report)

@@ -37,6 +37,13 @@ FAULTS: Mapping[str, Fault] = {
         "positions >= context - window - 1",
         DECODE,
     ),
+    "a piece writes where its neighbour does": Fault(
+        paged_decode,
+        "_pieces",
+        "tl.log2(total), mask=group < GROUP)",
+        "tl.log2(total), mask=group < GROUP_TILE)",
+        "test_paged_decode.py::test_a_piece_writes_its_own_and_nothing_else",
+    ),
     "what lies behind a context is seen in decoding": Fault(
         paged_decode, "_pieces", "seen = positions < end", "seen = positions < end + 1", DECODE
     ),

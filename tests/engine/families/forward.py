@@ -50,7 +50,9 @@ def forward(
             batch = Batch()
             for i in chosen:
                 count = stops[i] - done[i]
-                batch.add(texts[i].token_ids, done[i], count, texts[i].prompt_length, tables[i])
+                batch.add(
+                    texts[i].token_ids[done[i] : done[i] + count], done[i], texts[i].prompt_length, tables[i]
+                )
             forward = batch.begin(decoder, kv, cpu, generated=generated)
             states = decoder.hidden(forward, torch.arange(len(batch.token_ids)))
             parts = (states if hidden else decoder.logits(states)).split([stops[i] - done[i] for i in chosen])

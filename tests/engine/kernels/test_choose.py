@@ -86,6 +86,12 @@ def test_rows_of_unlike_settings_each_get_their_own(device: torch.device) -> Non
     assert drawn(logits, settings, device) == [18, 3, 18, 7]
 
 
+def test_the_first_of_equals_is_the_most_likely(device: torch.device) -> None:
+    logits = torch.zeros(2, VOCABULARY)
+    logits[0, [5, 9]] = logits[1, [TILE - 1, TILE, TILE + 2]] = 3.0
+    assert drawn(logits, [(0.0, 0, 1.0, 0.0, 0.9)] * 2, device) == [5, TILE - 1]
+
+
 def test_what_is_forbidden_never_comes(device: torch.device) -> None:
     logits = torch.full((3, VOCABULARY), -torch.inf)
     logits[:, 15], logits[:, 16] = 0.0, -1.0

@@ -68,6 +68,28 @@ def test_rows_are_told_what_the_cpu_tells_them(
     torch.testing.assert_close(found.float(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
+def test_a_piece_writes_its_own_and_nothing_else(device: torch.device) -> None:
+    """Where others that run at the same time write."""
+    heads, kv_heads, size = shape = (3, 1, 16)
+    scene = make_scene(shape, torch.float32, [5, 300])
+    partial = partial_results(2, heads, kv_heads, size, device)
+    for room in partial:
+        room.fill_(torch.nan)
+    decode(
+        scene.queries.to(device),
+        (scene.layer[0].to(device), scene.layer[1].to(device)),
+        padded(scene.tables, 32, device),
+        torch.tensor(scene.contexts, dtype=torch.int32, device=device),
+        AttentionSpec(0.2),
+        partial,
+        torch.empty_like(scene.queries).to(device),
+    )
+    for room in partial:
+        for row, made in enumerate((1, 3)):
+            assert not room[row, :made].isnan().any()
+            assert room[row, made:].isnan().all()
+
+
 @pytest.mark.parametrize(("window", "softcap"), [(None, None), (17, None), (33, 5.0)])
 def test_a_row_sees_what_it_may_and_no_more(
     window: int | None, softcap: float | None, device: torch.device

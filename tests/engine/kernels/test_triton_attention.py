@@ -39,7 +39,7 @@ def test_inputs_at_fixed_addresses_become_one_step_after_another(device: torch.d
     for step, rows in enumerate(([0, 1, 2], [2, 0], [1])):
         batch = Batch()
         for first, count, table in (scene.spans[row] for row in rows):
-            batch.add([7] * (first + 1), first, count, first, table)
+            batch.add([7] * count, first, first, table)
         inputs.fill(batch, 4, [(0.0,) * 5] * len(rows))
         plan = attention.plan(batch.spans, generated=True)
         queries[: len(rows)] = scene.queries[rows].to(device)
