@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -118,12 +118,13 @@ class KVCache:
             self.pool = BlockPool(self.memory.num_blocks, caching=self._caching)
         share = self._quiet_limit // max(1, sum(bool(sibling.committed) for sibling in self._siblings))
         chunks = Counter(self.memory.chunk_of(block) for block in self.pool.taken)
+        chunks.update([0] if self.memory.anchored else [])
         while len(chunks) * self.memory.chunk_bytes > share and (block := self.pool.evict()) is not None:
             chunk = self.memory.chunk_of(block)
             chunks[chunk] -= 1
             if not chunks[chunk]:
                 del chunks[chunk]
-        self._release_unused(keep=0 if chunks else 1)
+        self._release_unused(keep=0 if chunks and not self.memory.anchored else 1)
 
     def forget_prefixes(self) -> None:
         """Empty the prefix cache, and give its memory back."""
@@ -164,7 +165,7 @@ class KVCache:
 
     def _commit_for(self, blocks: Sequence[int]) -> None:
         """Memory behind these blocks. Raises OutOfMemory, keeping what it has got until then."""
-        missing = {self.memory.chunk_of(block) for block in blocks} - self.memory.committed
+        missing = self._needed(blocks) - self.memory.committed
         for first, count in neighbours(missing):
             try:
                 self.memory.commit(first, count)
@@ -200,13 +201,18 @@ class KVCache:
 
     def _release_unused(self, keep: int) -> int:
         """Give back the chunks of which no block is taken, but for the lowest ``keep``; bytes freed."""
-        taken = {self.memory.chunk_of(block) for block in self.pool.taken}
-        unused = [chunk for chunk in sorted(self.memory.committed)[keep:] if chunk not in taken]
+        needed = self._needed(self.pool.taken)
+        unused = [chunk for chunk in sorted(self.memory.committed)[keep:] if chunk not in needed]
         for first, count in neighbours(unused):
             self.memory.release(first, count)
         if self._give_up:
-            self.kept = len({self.memory.chunk_of(block) for block in self.pool.held}) * self.chunk_bytes
+            self.kept = len(self._needed(self.pool.held)) * self.chunk_bytes
         return len(unused) * self.memory.chunk_bytes
+
+    def _needed(self, blocks: Iterable[int]) -> set[int]:
+        """The chunks that must have memory for these blocks to be used."""
+        chunks = {self.memory.chunk_of(block) for block in blocks}
+        return chunks | {0} if chunks and self.memory.anchored else chunks
 
     def _fault(self) -> str | None:
         """Taken blocks without memory behind them."""

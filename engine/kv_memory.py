@@ -47,7 +47,8 @@ class KVMemory:
         self._most_chunks = chunks if limit is None else min(chunks, max(1, limit // self.chunk_bytes))
         self._piece = self.blocks_per_chunk * sizes.range_block
         self._stride = chunks * self._piece
-        self.arena = make_arena(self._ranges * self._stride, page)
+        # As few calls of the driver as can be: each takes its time, however little memory it is for.
+        self.arena = make_arena(self._ranges * self._stride, self._piece if sizes.together else page)
         used = self.arena.tensor[: self._ranges * self._stride].view(dtype)
         count = chunks * self.blocks_per_chunk
         if sizes.together:
@@ -57,6 +58,9 @@ class KVMemory:
             parts = used.view(layers, 2, count, BLOCK_SIZE, heads, size)
         self.layers = [(keys, values) for keys, values in parts]
         """Per layer keys and values, [blocks, BLOCK_SIZE, KV heads, head size]; a block is contiguous."""
+        self.anchored = sizes.together
+        """Whether the first chunk has memory as long as any other has: kernels are told where a layer's
+        blocks begin, and Triton refuses an address that has nothing behind it."""
         self.committed: set[int] = set()
         """Chunks that have memory."""
 

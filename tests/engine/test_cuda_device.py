@@ -377,12 +377,10 @@ async def test_an_encoder_too(tmp_path: Path, awake: Open) -> None:
         assert await engine.embed(inputs) == before
 
 
-async def test_kv_is_committed_in_pieces_that_the_device_has(
-    llama: Path, awake: Open, driver: FakeDriver
-) -> None:
+async def test_kv_is_committed_in_whole_chunks(llama: Path, awake: Open, driver: FakeDriver) -> None:
     engine = await awake(llama)
     memory = engine._model.kv.memory  # type: ignore[union-attr]
-    assert memory.arena.granularity == GRANULARITY
+    assert memory.arena.granularity == memory.chunk_bytes
     assert memory.chunk_bytes % GRANULARITY == 0
     long = prompt(300, seed=9)
     before = await collect(engine, long, greedy(30))

@@ -256,6 +256,39 @@ def test_where_pages_are_large_a_chunk_is_one_piece_of_few_blocks(shape: tuple[i
     assert all(start in within for start in starts)
 
 
+def test_where_pages_are_large_the_first_chunk_has_memory_as_long_as_any_other() -> None:
+    cache = make_cache(page=HUGE_PAGE, quiet_limit=2 * HUGE_PAGE * 64)
+    chunk = cache.memory.blocks_per_chunk
+    first = cache.allocate(chunk)
+    remember(cache, list(range(chunk * BLOCK_SIZE)))
+    cache.pool.release(first)
+    cache.settle()
+    assert cache.memory.committed == {0, 1}, "the second is cached"
+    cache.trim()
+    assert cache.memory.committed == set()
+
+
+def test_memory_begins_with_the_first_chunk_where_pages_are_large() -> None:
+    cache = make_cache(page=HUGE_PAGE)
+    chunk = cache.memory.blocks_per_chunk
+    cache.allocate(chunk)
+    held = list(cache.allocate(chunk))
+    cache.pool.release(range(chunk))
+    cache.park(1, lambda: False)
+    cache.trim()
+    assert cache.memory.committed == {0, 1}
+    assert cache.kept == cache.committed
+    cache.unpark()
+    cache.pool.release(held)
+    cache.trim()
+    assert cache.memory.committed == set()
+
+
+def test_where_pages_are_large_a_chunk_is_committed_in_one_piece() -> None:
+    cache = make_cache((36, 8, 128), page=HUGE_PAGE)
+    assert cache.memory.arena.granularity == cache.chunk_bytes > HUGE_PAGE
+
+
 def test_a_released_chunk_reads_zero() -> None:
     cache = make_cache()
     chunk = cache.memory.blocks_per_chunk
