@@ -29,7 +29,7 @@ class GraphRecorder(Protocol):
     """That of one device. Its graphs share memory: none may be replayed while another one's results are
     needed."""
 
-    def record(self, run: Callable[[], None]) -> Graph:
+    def record(self, run: Callable[[], object]) -> Graph:
         """What ``run`` queues on the device. It waits for nothing and frees no memory of others. Raises
         RuntimeError."""
 
@@ -37,7 +37,7 @@ class GraphRecorder(Protocol):
         """float32 [count] for results: the same memory for all graphs."""
 
     def held(self) -> int:
-        """Bytes of the device that are not free, whoever has them."""
+        """Bytes of the device that all graphs have for themselves, but for what the driver keeps of each."""
 
     def mark(self) -> Callable[[], None]:
         """A function that waits until all is done that is queued by now."""
@@ -108,6 +108,7 @@ class DecodeGraphs:
         from engine.kernels.choose import choose
 
         vocabulary = self._decoder.vocabulary
+        before = self._recorder.held()
         # As large at once as it will ever be, since graphs keep what they were recorded with.
         logits = self._recorder.floats(self._sizes[-1] * vocabulary).view(-1, vocabulary)[:rows]
         inputs = self._inputs
@@ -119,7 +120,6 @@ class DecodeGraphs:
             choose(logits, *choice)
 
         inputs.clear()
-        before = self._recorder.held()
         try:
             run()  # what is made once, kernels among it, cannot be made while a graph is recorded
             step = _Step(self._recorder.record(run), logits)

@@ -42,7 +42,7 @@ TINY: dict[str, Any] = {
 class Recorder:
     """See ``engine.graphs.GraphRecorder``: what is recorded runs again, on the same memory."""
 
-    def record(self, run: Callable[[], None]) -> Any:
+    def record(self, run: Callable[[], object]) -> Any:
         return type("Graph", (), {"replay": staticmethod(run)})()
 
     def floats(self, count: int) -> torch.Tensor:

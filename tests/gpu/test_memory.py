@@ -51,6 +51,22 @@ def test_graphs_replay_to_the_bit_after_50_sleeps() -> None:
     assert card.free() >= before - 4 * KEPT, "graphs share one pool, and torch keeps some"
 
 
+def test_graphs_are_recorded_after_all_others_have_gone() -> None:
+    driver()
+    recorder = CudaGraphs(card.DEVICE)
+    x = torch.ones(64, 64, device=card.DEVICE)
+    out = torch.mm(x, x)
+    for _ in range(3):
+        graph = recorder.record(lambda: torch.mm(x, x, out=out))
+        out.zero_()
+        graph.replay()
+        card.finish()
+        assert int(out.min()) == 64
+        assert recorder.held() > 0
+        del graph
+        card.trim()
+
+
 def test_memory_that_runs_out_half_way_goes_back() -> None:
     calls = driver()
     arena = CudaArena(calls, 2**40, make_tensor=tensor_factory(card.DEVICE))
