@@ -26,12 +26,13 @@ class Tiles(NamedTuple):
 
 
 def tiles_for(size: int, dtype: torch.dtype) -> Tiles:
-    """As much as shared memory holds, from a head's size and dtype alone."""
+    """As much as shared memory holds, from a head's size and dtype alone; of float32, which has no products
+    of tiles but by single numbers, as much as registers hold."""
     padded = max(16, triton.next_power_of_2(size))
+    if dtype == torch.float32:
+        return Tiles(32, 16, padded)
     width = padded * dtype.itemsize
-    if width <= 256:
-        return Tiles(128, 64, padded)
-    return Tiles(64, 32, padded) if width <= 512 else Tiles(32, 16, padded)
+    return Tiles(128, 64, padded) if width <= 256 else Tiles(64, 32, padded)
 
 
 def precision(dtype: torch.dtype) -> str:
