@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 log = logging.getLogger("dormouse.engine")
 
+_LOST = ("CUDA error", "CUDA driver error", "Triton Error [CUDA]")
+_FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
 
 class Stepper(Protocol):
     """What the worker sees of an engine."""
@@ -216,6 +219,11 @@ def step_failed(error: Exception) -> EngineError:
     if isinstance(error, EngineError):
         return error
     log.exception("a step failed", exc_info=error)
-    full = isinstance(error, torch.OutOfMemoryError)
-    lost = isinstance(error, RuntimeError) and "CUDA error" in str(error) and not full
-    return (DeviceError if lost else EngineError)(f"a step failed: {error}")
+    return (DeviceError if _is_devices(error) else EngineError)(f"a step failed: {error}")
+
+
+def _is_devices(error: Exception) -> bool:
+    """Whether the device is lost. Torch and Triton tell it in words; that memory is short is no loss."""
+    text = str(error)
+    full = isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in _FULL)
+    return isinstance(error, RuntimeError) and not full and any(sign in text for sign in _LOST)

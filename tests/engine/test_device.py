@@ -384,6 +384,14 @@ def test_an_error_of_the_device_is_told_from_one_of_the_step() -> None:
     broken = RuntimeError("CUDA error: an illegal memory access was encountered")
     full = torch.OutOfMemoryError("CUDA out of memory. CUDA error: none")
     assert type(step_failed(broken)) is DeviceError
+    launched = RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered")
+    assert type(step_failed(launched)) is DeviceError
+    for short in (
+        "CUDA error: out of memory",
+        "Triton Error [CUDA]: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ):
+        assert type(step_failed(RuntimeError(short))) is EngineError
     assert type(step_failed(full)) is EngineError
     assert type(step_failed(ValueError("CUDA error"))) is EngineError
     known = OutOfMemory(2, 1)
