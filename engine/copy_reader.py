@@ -14,6 +14,7 @@ from typing import Final
 import torch
 
 from engine.checkpoint import Shard
+from engine.device_reader import Conversion, DeviceReader, Mapped
 from engine.direct import MARGIN, DirectFile
 from engine.memory.cuda import CudaArena
 from engine.memory.driver import Driver
@@ -21,7 +22,6 @@ from engine.memory.host import LockedMemory
 from engine.memory.parallel import run_all
 from engine.memory.transfer import copy_stream
 from engine.reader import Stretch, reading, scatter
-from engine.ring_reader import DeviceReader, Mapped
 
 _PIECE: Final = 8 * 2**20
 
@@ -63,24 +63,12 @@ class CopyReader(DeviceReader):
             self._send(target, length)
         return total
 
-    def _convert(
-        self,
-        shard: Shard,
-        file: DirectFile,
-        place: tuple[int, int],
-        dtypes: tuple[torch.dtype, torch.dtype],
-        target: int,
-    ) -> int:
-        (offset, count), (source, dtype) = place, dtypes
-        nbytes, buffer = count * source.itemsize, self._buffer()
-        with reading(shard):
-            start = file.read(buffer.view, offset, nbytes)
-        # Copied out first: in the file, numbers need not lie at multiples of their size.
-        read = buffer.tensor[start : start + nbytes].clone().view(source)
-        made = count * dtype.itemsize
-        self._memory.tensor[target : target + made].view(dtype).copy_(read)
-        self._send(target, made)
-        return nbytes
+    def _convert(self, shard: Shard, file: DirectFile, part: Conversion) -> int:
+        buffer = self._buffer()
+        read = part.read(shard, file, buffer.tensor, buffer.view)
+        self._memory.tensor[part.target : part.target + part.made].view(part.dtype).copy_(read)
+        self._send(part.target, part.made)
+        return part.nbytes
 
     def _send(self, target: int, length: int) -> None:
         self._mapped(target + length)

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from engine.copy_reader import CopyReader
+from engine.device_reader import Mapped
 from engine.memory.copies import HostCopies, HostCopy
 from engine.memory.cuda import CudaArena
 from engine.memory.driver import Driver
 from engine.memory.ring import Ring
 from engine.memory.transfer import commit_beside, commit_from, copy_out
 from engine.reader import ShardReader
-from engine.ring_reader import Mapped, RingReader
+from engine.ring_reader import RingReader
 from engine.store import Source
 from engine.types import OutOfMemory
 
