@@ -231,7 +231,7 @@ def soak(
 
 
 def test_six_models_in_room_for_two(soak: Soak) -> None:
-    soak.run(rounds=3, seconds=4)
+    soak.run(rounds=3, seconds=3)
 
 
 @pytest.mark.soak

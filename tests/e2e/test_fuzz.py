@@ -178,7 +178,7 @@ def send(server: Server, sent: Sent) -> None:
         assert error["param"] and len(response.content) < 32_000
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(sent=requests(MODELS))
 def test_whatever_is_sent(server: Server, sent: Sent) -> None:
     send(server, sent)

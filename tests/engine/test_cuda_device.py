@@ -3,6 +3,7 @@ driver's memory are RAM, so models really run in what was mapped, copied and rea
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -76,6 +77,33 @@ async def test_the_same_answers_as_on_a_cpu(
         await here.wake()
         assert await together(there, PROMPTS, 8) == await together(here, PROMPTS, 8)
         await here.close()
+
+
+async def test_two_devices_have_nothing_in_common(
+    llama: Path, qwen3: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.devices._RING_BUFFER", 32 * 1024)
+    drivers = {name: FakeDriver(memory=256 * MIB) for name in ("cuda:0", "cuda:1")}
+    devices = {name: cuda_device(driver, "cpu", driver.tensor) for name, driver in drivers.items()}
+    monkeypatch.setattr("engine.engine.get_device", devices.__getitem__)
+    one = TorchEngine(str(llama), "cuda:0", EngineOptions())
+    other = TorchEngine(str(qwen3), "cuda:1", EngineOptions())
+    await one.wake()
+    assert drivers["cuda:1"].used == 0
+    await other.wake()
+    before = await asyncio.gather(together(one, PROMPTS, 8), together(other, PROMPTS, 8))
+    held = drivers["cuda:1"].used
+    levels: list[Level] = [1, 2]
+    for level in levels:
+        await one.sleep(level)
+        assert (drivers["cuda:0"].used, drivers["cuda:1"].used) == (0, held)
+        assert await together(other, PROMPTS, 8) == before[1]
+        await one.wake()
+    assert await together(one, PROMPTS, 8) == before[0]
+    for made in (one, other):
+        await made.close()
+    for driver in drivers.values():
+        driver.assert_idle()
 
 
 async def test_what_torch_only_keeps_makes_room_for_a_wake(

@@ -22,7 +22,7 @@ from engine.stepping import GenerationStepper
 from engine.stream import DeltaStream
 from engine.types import EngineOptions, GenerateRequest, SamplingParams
 from tests.engine.checkpoints import make_checkpoint
-from tests.engine.harness import FixedBudget, collect, greedy, limit_blocks, prompt
+from tests.engine.harness import FixedBudget, Stepper, greedy, limit_blocks, prompt
 from tests.engine.late_device import LateGraphs, install
 from tests.engine.memory.fake_driver import FakeDriver
 
@@ -76,25 +76,32 @@ def queued(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
+class Said:
+    """What a CPU says alone, by prompt and kind: worked out when it is asked for, in a running loop."""
+
+    def __init__(self, model: Path) -> None:
+        self._model = model
+        self._answers: dict[tuple[int, str], list[int]] = {}
+
+    def __getitem__(self, asked: tuple[int, str]) -> list[int]:
+        if asked not in self._answers:
+            cpu = Stepper(self._model)
+            self._answers[asked] = cpu.answer(PROMPTS[asked[0]], KINDS[asked[1]]).token_ids
+            cpu.close()
+        return self._answers[asked]
+
+
 @pytest.fixture(scope="module")
-def said(model: Path) -> dict[tuple[int, str], list[int]]:
-    """What a CPU says alone, by prompt and kind; the third token of the first ends answers that may stop."""
+def said(model: Path) -> Said:
+    """The third token of the first prompt ends answers that may stop."""
 
-    async def ask() -> dict[tuple[int, str], list[int]]:
-        engine = TorchEngine(str(model), "cpu", EngineOptions())
-        await engine.wake()
-        stop = (await collect(engine, PROMPTS[0], KINDS["greedy"])).token_ids[2]
-        KINDS["stops"] = greedy(24, stop_token_ids=frozenset({stop}))
-        KINDS["not before"] = greedy(24, stop_token_ids=frozenset({stop}), min_tokens=9)
-        answers = {
-            (at, kind): (await collect(engine, ids, sampling)).token_ids
-            for at, ids in enumerate(PROMPTS)
-            for kind, sampling in KINDS.items()
-        }
-        await engine.close()
-        return answers
+    async def third() -> int:
+        return Said(model)[0, "greedy"][2]
 
-    return asyncio.run(ask())
+    stop = frozenset({asyncio.run(third())})
+    KINDS["stops"] = greedy(24, stop_token_ids=stop)
+    KINDS["not before"] = greedy(24, stop_token_ids=stop, min_tokens=9)
+    return Said(model)
 
 
 Asked = tuple[int, str]
@@ -154,7 +161,7 @@ class Play:
                 await self.engine.wake()
             self.stepper.resume(lambda: None)
 
-    async def end(self, said: dict[Asked, list[int]]) -> None:
+    async def end(self, said: Said) -> None:
         """Everybody who has stayed gets the same answer as ever, and nothing is held any more."""
         for _, one in self.running:
             one.stream._most = 1024
@@ -173,9 +180,7 @@ BLIND = {"greedy", "a block's worth", "drawn", "from a nucleus", "not before", "
 """Kinds of which a step can be queued without knowing the tokens before it."""
 
 
-async def test_answers_of_all_kinds(
-    model: Path, device: Device, said: dict[Asked, list[int]], queued: list[int]
-) -> None:
+async def test_answers_of_all_kinds(model: Path, device: Device, said: Said, queued: list[int]) -> None:
     for kind in KINDS:
         play = await Play.of(model)
         for at in reversed(range(len(PROMPTS))):
@@ -185,7 +190,7 @@ async def test_answers_of_all_kinds(
         queued.clear()
 
 
-async def test_who_waits_for_a_place(model: Path, device: Device, said: dict[Asked, list[int]]) -> None:
+async def test_who_waits_for_a_place(model: Path, device: Device, said: Said) -> None:
     """Steps are queued while there is none, and one comes in behind whoever ends."""
     play = await Play.of(model)
     play.stepper.model.scheduler.budget = AtOnce(512)
@@ -196,7 +201,7 @@ async def test_who_waits_for_a_place(model: Path, device: Device, said: dict[Ask
 
 
 async def test_who_is_set_aside_and_comes_back(
-    model: Path, device: Device, said: dict[Asked, list[int]], queued: list[int]
+    model: Path, device: Device, said: Said, queued: list[int]
 ) -> None:
     """Others are computed meanwhile, and what was queued is not taken for what is needed then."""
     play = await Play.of(model)
@@ -224,7 +229,7 @@ events = st.tuples(
 def test_whatever_happens_meanwhile(
     model: Path,
     device: Device,
-    said: dict[Asked, list[int]],
+    said: Said,
     script: list[tuple[Event, int]],
     blocks: int | None,
 ) -> None:
@@ -245,7 +250,7 @@ def test_whatever_happens_meanwhile(
 async def test_nothing_is_queued_while_others_wait(
     model: Path,
     device: Device,
-    said: dict[Asked, list[int]],
+    said: Said,
     queued: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -257,7 +262,7 @@ async def test_nothing_is_queued_while_others_wait(
 
 
 async def test_nothing_is_queued_through_a_suspension(
-    model: Path, device: Device, said: dict[Asked, list[int]], queued: list[int]
+    model: Path, device: Device, said: Said, queued: list[int]
 ) -> None:
     """What it was computed with may be gone behind it."""
     play = await Play.of(model)
@@ -272,7 +277,7 @@ async def test_nothing_is_queued_through_a_suspension(
 
 
 async def test_a_step_queued_is_used(
-    model: Path, device: Device, said: dict[Asked, list[int]], queued: list[int], graphs: LateGraphs
+    model: Path, device: Device, said: Said, queued: list[int], graphs: LateGraphs
 ) -> None:
     """Nothing is computed twice, and nothing behind the last token."""
     play = await Play.of(model)
@@ -283,7 +288,7 @@ async def test_a_step_queued_is_used(
 
 
 async def test_what_is_behind_a_stop_token_is_one_step(
-    model: Path, device: Device, said: dict[Asked, list[int]], graphs: LateGraphs
+    model: Path, device: Device, said: Said, graphs: LateGraphs
 ) -> None:
     play = await Play.of(model)
     play.ask((3, "stops"))

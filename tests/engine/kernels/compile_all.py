@@ -89,6 +89,8 @@ if __name__ == "__main__":
     driver.set_active(NoCard(int(sys.argv[1])))
     JITFunction.__getitem__ = compiled
     attention((32, 8, 128), torch.bfloat16, AttentionSpec(0.1))
-    attention((8, 4, 256), torch.bfloat16, AttentionSpec(0.1, window=4096, softcap=50.0))
-    attention((4, 2, 128), torch.float32, AttentionSpec(0.1))
+    if sys.argv[2:] == ["more"]:
+        attention((8, 4, 256), torch.bfloat16, AttentionSpec(0.1, window=4096, softcap=50.0))
+        attention((14, 2, 64), torch.float16, AttentionSpec(0.1))
+        attention((4, 2, 128), torch.float32, AttentionSpec(0.1))
     rows(torch.bfloat16)
