@@ -59,7 +59,7 @@ MARKS = sorted({mark for found in FORMATS.values() for mark in found.marks} | {"
 PIECES = ("</", "</parameter>\n")
 """Other long tokens."""
 END = 256
-SEEDS = range(20)
+SEEDS = range(14)
 
 
 @cache
