@@ -1,4 +1,4 @@
-"""CUDA's graphs, by torch."""
+"""CUDA graphs, by torch."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ one is computed behind it.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from engine.model import Model
 from engine.runner import DecodePass
@@ -24,16 +25,18 @@ class Lookahead:
         self._queued: DecodePass | None = None
         self._done_at = 0.0
 
-    def decode(self, model: Model, scheduled: Scheduled, *, go_on: bool) -> list[Sampled | None]:
-        """Per sequence its next token, None while others are to be computed before that. ``go_on``: nothing
-        else is to be computed before the next step."""
+    def decode(
+        self, model: Model, scheduled: Scheduled, may_go_on: Callable[[], bool]
+    ) -> list[Sampled | None]:
+        """Per sequence its next token, None while others are to be computed before that. ``may_go_on``:
+        whether nothing else is to be computed before the next step."""
         began = time.perf_counter()
         step = self._take_queued(scheduled)
         if step is None:
             step = model.runner.decode(scheduled)
         else:
             began = self._done_at
-        if go_on:
+        if step.on_device and may_go_on():
             self._queue_next(model, step, scheduled)
         tokens = {id(one): token for (one, _), token in zip(step.scheduled, step.wait(), strict=True)}
         self._done_at = time.perf_counter()
@@ -51,6 +54,6 @@ class Lookahead:
         return step if all(id(sequence) in queued for sequence, _ in scheduled) else None
 
     def _queue_next(self, model: Model, step: DecodePass, scheduled: Scheduled) -> None:
-        going = model.scheduler.ahead(scheduled) if step.on_device else []
+        going = model.scheduler.ahead(scheduled)
         if going:
             self._queued = model.runner.decode_after(step, going)

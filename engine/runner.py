@@ -112,13 +112,12 @@ class Runner:
 
     @torch.inference_mode()
     def decode_after(self, before: DecodePass, sequences: ListLike[Sequence]) -> DecodePass | None:
-        """Let the device compute the tokens after those of ``before``, which it may still be at, for some of
-        the sequences. None where the device alone cannot tell what they are; where it could, it still can."""
+        """Let the device compute the tokens after those of ``before``, which are on it and which it may still
+        be at, for some of the sequences. None where there is no graph for so few yet."""
+        assert self.graphs and before.on_device
         batch = _Batch()
         for sequence in sequences:
             batch.add_next(sequence)
-        if not (self.graphs and before.on_device):
-            return None
         rows = {id(sequence): row for row, (sequence, _) in enumerate(before.scheduled)}
         after = [rows[id(sequence)] for sequence in sequences]
         return self._replay(self.graphs, [(sequence, 1) for sequence in sequences], batch, after)

@@ -131,16 +131,19 @@ class GenerationStepper:
         try:
             scheduled = scheduler.decode()
             if scheduled:
-                alone = not (scheduler.prompts or self.inbox or self._others_wait())
-                tokens = self._lookahead.decode(self.model, scheduled, go_on=alone)
+                tokens = self._lookahead.decode(self.model, scheduled, self._may_go_on)
                 if all(count == 1 for _, count in scheduled):
-                    alone = not scheduler.prefilling
-                    scheduler.budget.observe_step(len(scheduled), self._lookahead.took, alone=alone)
+                    took, alone = self._lookahead.took, not scheduler.prefilling
+                    scheduler.budget.observe_step(len(scheduled), took, alone=alone)
                 _deliver(self._take(scheduled, tokens))
         except Exception as error:
             affected = [sequence for sequence, _ in scheduled] or scheduler.running[:1]
             _deliver(self._fail(affected, error))
         return len(scheduled)
+
+    def _may_go_on(self) -> bool:
+        """Whether the next tokens are all that there is to compute."""
+        return not (self.model.scheduler.prompts or self.inbox or self._others_wait())
 
     def _compute_prompts(self, decoding: int, began: float) -> None:
         """As many layers of a chunk of prompts as the step has time for, one at least."""

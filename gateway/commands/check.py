@@ -137,8 +137,9 @@ def _told(report: dict[str, Any]) -> Iterator[str]:
     for model in report["to_download"]:
         yield f"{model['name']}: {model['path']}, downloaded from the hub on first use"
     if report["devices"]:
-        told = any(device["device"] != "cpu" for device in report["devices"])
-        yield f"CUDA has not been run on hardware yet{': what is said of it is by the book' * told}."
+        on_cuda = any(device["device"] != "cpu" for device in report["devices"])
+        by_the_book = ": what is said of it is by the book" if on_cuda else ""
+        yield f"CUDA has not been run on hardware yet{by_the_book}."
         yield "Times are estimates, from a second of copying and reading on this machine."
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +21,7 @@ from engine.attention.plan import AttentionPlan, AttentionSpec, make_plan
 from engine.attention.table_plan import TablePlan
 from engine.blocks import blocks_for
 from engine.graphs import Graph
-from engine.models.operations import HeadNorms, Rotation, TorchOperations
+from engine.models.operations import TorchOperations
 from engine.penalties import History
 from engine.sampler import SampleRow
 from engine.types import SamplingParams
@@ -102,14 +102,7 @@ class TableAttention(CpuAttention):
 
 
 class TableOperations(TorchOperations):
-    def cache_heads(
-        self,
-        mixed: torch.Tensor,
-        norms: HeadNorms | None,
-        rotation: Rotation | None,
-        plan: Any,
-        layer: KVLayer,
-    ) -> torch.Tensor:
+    def cache_heads(self, mixed: torch.Tensor, norms: Any, rotation: Any, plan: Any, layer: Any) -> Any:
         if isinstance(plan, AttentionPlan):
             return super().cache_heads(mixed, norms, rotation, plan, layer)
         rows, own = _own(plan)
@@ -159,7 +152,3 @@ def _in_turn(call: Callable[..., Any], graphs: LateGraphs) -> Callable[..., Any]
         return call(*args, **kwargs)
 
     return wrapped
-
-
-def tokens_of(sequences: Sequence[Any]) -> list[list[int]]:
-    return [sequence.token_ids[sequence.prompt_length :] for sequence in sequences]

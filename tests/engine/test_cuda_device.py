@@ -22,6 +22,7 @@ from engine.memory.driver import memory_state
 from engine.memory.system import SystemMemory
 from engine.types import CheckpointError, DeviceError, EngineError, EngineOptions, Level, MemoryState
 from tests.engine.encoders import make_encoder
+from tests.engine.fake_device import install_device
 from tests.engine.harness import collect, greedy, prompt, together
 from tests.engine.memory.fake_driver import GRANULARITY, FakeDriver
 
@@ -41,10 +42,7 @@ def driver() -> FakeDriver:
 
 @pytest.fixture
 def device(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Device:
-    monkeypatch.setattr("engine.devices._RING_BUFFER", 32 * 1024)
-    own = cuda_device(driver, "cpu", driver.tensor)
-    monkeypatch.setattr("engine.engine.get_device", lambda name: own)
-    return own
+    return install_device(monkeypatch, driver)
 
 
 @pytest.fixture
@@ -112,9 +110,7 @@ async def test_what_torch_only_keeps_makes_room_for_a_wake(
     driver.make_current()
     kept = [driver.mem_create(driver.memory - 2 * GRANULARITY)]
     monkeypatch.setattr("engine.devices.give_back", lambda: driver.mem_release(kept.pop()))
-    monkeypatch.setattr("engine.devices._RING_BUFFER", 32 * 1024)
-    own = cuda_device(driver, "cpu", driver.tensor)
-    monkeypatch.setattr("engine.engine.get_device", lambda name: own)
+    install_device(monkeypatch, driver)
     engine = TorchEngine(str(llama), "cuda", EngineOptions())
     await engine.wake()
     assert not kept
@@ -439,9 +435,7 @@ async def test_memory_goes_when_the_steps_on_the_device_are_over(
 ) -> None:
     """A prompt that is given up half-way has layers queued, whose memory is wanted at once."""
     monkeypatch.setattr("engine.devices.finish_steps", lambda device: driver.calls.append(("finish",)))
-    monkeypatch.setattr("engine.devices._RING_BUFFER", 32 * 1024)
-    own = cuda_device(driver, "cpu", driver.tensor)
-    monkeypatch.setattr("engine.engine.get_device", lambda name: own)
+    install_device(monkeypatch, driver)
     engine = TorchEngine(str(llama), "cuda", EngineOptions())
     await engine.wake()
     await collect(engine, prompt(300, seed=9), greedy(30))

@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.device import Device
-from engine.devices import cuda_device
 from engine.engine import TorchEngine
 from engine.lookahead import Lookahead
 from engine.sequence import Sequence as Running
@@ -22,6 +21,7 @@ from engine.stepping import GenerationStepper
 from engine.stream import DeltaStream
 from engine.types import EngineOptions, GenerateRequest, SamplingParams
 from tests.engine.checkpoints import make_checkpoint
+from tests.engine.fake_device import install_device
 from tests.engine.harness import FixedBudget, Stepper, greedy, limit_blocks, prompt
 from tests.engine.late_device import LateGraphs, install
 from tests.engine.memory.fake_driver import FakeDriver
@@ -53,12 +53,8 @@ def graphs() -> LateGraphs:
 
 @pytest.fixture
 def device(graphs: LateGraphs, monkeypatch: pytest.MonkeyPatch) -> Device:
-    driver = FakeDriver(memory=256 * 2**20)
-    monkeypatch.setattr("engine.devices._RING_BUFFER", 32 * 1024)
     install(monkeypatch, graphs)
-    own = cuda_device(driver, "cpu", driver.tensor, graphs)
-    monkeypatch.setattr("engine.engine.get_device", lambda name: own)
-    return own
+    return install_device(monkeypatch, FakeDriver(memory=256 * 2**20), graphs)
 
 
 @pytest.fixture

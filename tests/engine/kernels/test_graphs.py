@@ -12,13 +12,14 @@ import torch
 from engine.attention.interface import CpuAttention
 from engine.attention.triton import TritonAttention
 from engine.device import Device
-from engine.devices import cuda_device, get_device
+from engine.devices import get_device
 from engine.engine import TorchEngine
 from engine.graphs import rounded_rows
 from engine.models.operations import TorchOperations
 from engine.models.triton_operations import TritonOperations
 from engine.types import EngineOptions, Level
 from tests.engine.checkpoints import make_checkpoint
+from tests.engine.fake_device import install_device
 from tests.engine.harness import collect, greedy, prompt, together
 from tests.engine.kernels.tape import Tapes
 from tests.engine.memory.fake_driver import FakeDriver
@@ -38,13 +39,9 @@ def tapes() -> Tapes:
 @pytest.fixture
 def device(tapes: Tapes, monkeypatch: pytest.MonkeyPatch) -> Device:
     """A CUDA device whose driver is a fake, whose kernels are interpreted, and whose graphs are tapes."""
-    driver = FakeDriver(memory=256 * 2**20)
-    monkeypatch.setattr("engine.devices._RING_BUFFER", 32 * 1024)
     monkeypatch.setattr("engine.models.decoder.attention_for", TritonAttention)
     monkeypatch.setattr("engine.models.decoder.operations_for", lambda config, _: TritonOperations(config))
-    own = cuda_device(driver, "cpu", driver.tensor, tapes)
-    monkeypatch.setattr("engine.engine.get_device", lambda name: own)
-    return own
+    return install_device(monkeypatch, FakeDriver(memory=256 * 2**20), tapes)
 
 
 @pytest.fixture
